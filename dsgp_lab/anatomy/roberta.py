@@ -1,0 +1,18 @@
+"""RoBERTa (Liu et al. 2019): BERT's layers, positions counted from the padding id, a deeper classifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from dsgp_lab.anatomy.bert import BERT
+
+
+def classify(model: Any, hidden: Tensor) -> Tensor:
+    """Last hidden states -> logits; the classifier takes the first token itself."""
+    return model.classifier(hidden)
+
+
+ROBERTA = replace(BERT, name="RoBERTa", model_type="roberta", classify=classify)

@@ -1,0 +1,165 @@
+"""Task checkpoints: the project's own trained models, as small differences from the base encoder.
+
+A checkpoint is a folder: a low-rank adapter in peft's format (float16), optionally the order in which neurons
+form blocks, and ``card.json``, which names data, seed, command, results, and the SHA-256 of every file beside
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dsgp_lab.errors import LabError
+from dsgp_lab.models import (
+    BASE_NAME,
+    BASE_SHA256,
+    CARD,
+    TaskModel,
+    load_base,
+    load_tokenizer,
+    quiet,
+    refuse_nan,
+    sha256,
+    unreadable,
+)
+from dsgp_lab.tasks import get_task
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER = "adapter_model.safetensors"
+NEURON_ORDER = "neuron_order.safetensors"
+
+
+def load_checkpoint(folder: Path | str) -> TaskModel:
+    """A model from a task checkpoint's folder; every file is compared with the hash in the card first.
+
+    Raises:
+        LabError: a file that is missing, altered or unreadable, another base, NaN weights.
+    """
+    from peft import PeftModel
+
+    folder = Path(folder)
+    card = _verified_card(folder)
+    task = get_task(card["task"])
+    base = load_base(task.num_labels, **_label_names(task.labels))
+    try:
+        with quiet():
+            model = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+    except (SafetensorError, ValueError, RuntimeError, KeyError, OSError) as error:
+        raise unreadable(folder / ADAPTER, error) from None
+    refuse_nan(model, str(folder))
+    order = _load_order(folder, model) if (folder / NEURON_ORDER).is_file() else None
+    return TaskModel(model.eval(), load_tokenizer(), task.labels, task.name, card, order)
+
+
+def save_checkpoint(
+    folder: Path | str, model: Any, card: dict[str, Any], neuron_order: Tensor | None = None
+) -> None:
+    """Write a peft model as a task checkpoint: adapter in float16, card with the hash of every file.
+
+    ``card`` needs at least ``task``; base and hashes are added. ``neuron_order`` [layers, neurons].
+    """
+    from peft import get_peft_model_state_dict
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    save_file(
+        {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in tensors.items()},
+        folder / ADAPTER,
+    )
+    config = model.peft_config["default"].to_dict() | {
+        "base_model_name_or_path": BASE_NAME,
+        "inference_mode": True,
+    }
+    _write_json(folder / ADAPTER_CONFIG, {key: _plain(config[key]) for key in sorted(config)})
+    if neuron_order is not None:
+        save_file({"order": neuron_order.to("cpu", torch.int16).contiguous()}, folder / NEURON_ORDER)
+    update_card(folder, card)
+
+
+def save_neuron_order(folder: Path | str, order: Tensor) -> None:
+    """Add or replace a checkpoint's neuron order [layers, neurons] and its hash in the card."""
+    folder = Path(folder)
+    save_file({"order": order.to("cpu", torch.int16).contiguous()}, folder / NEURON_ORDER)
+    update_card(folder, {})
+
+
+def update_card(folder: Path | str, entries: dict[str, Any]) -> dict[str, Any]:
+    """Add entries to a checkpoint's card, hash its files anew, and return the card."""
+    folder = Path(folder)
+    path = folder / CARD
+    card = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    card |= {"base": BASE_NAME, "base_sha256": BASE_SHA256} | entries
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != CARD and p.suffix != ".tmp")
+    card["files"] = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
+    _write_json(path, card)
+    return card
+
+
+def _verified_card(folder: Path) -> dict[str, Any]:
+    try:
+        card = json.loads((folder / CARD).read_text("utf-8"))
+        files, base = card["files"], card["base_sha256"]
+        get_task(card["task"])
+    except LabError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable(folder / CARD, error) from None
+    if base != BASE_SHA256:
+        raise LabError(
+            got=f"{folder}, made for another base (SHA-256 {str(base)[:12]}...)",
+            allowed=f"checkpoints of {BASE_NAME} (SHA-256 {BASE_SHA256[:12]}...)",
+            hint="train the checkpoint anew on this base with dsgp-lab train",
+        )
+    for name in sorted({ADAPTER, ADAPTER_CONFIG, *files}):
+        path = folder / name
+        expected = files.get(name, {}).get("sha256")
+        if not path.is_file() or sha256(path) != expected:
+            raise LabError(
+                got=f"{path}, {'altered or damaged' if path.is_file() else 'which does not exist'}",
+                allowed=f"the file with SHA-256 {expected}, as {CARD} says",
+                hint="fetch the checkpoint again, for example with git checkout",
+            )
+    return card
+
+
+def _load_order(folder: Path, model: Any) -> Tensor:
+    path = folder / NEURON_ORDER
+    try:
+        order = load_file(path)["order"].long()
+    except (SafetensorError, KeyError, OSError) as error:
+        raise unreadable(path, error) from None
+    shape = (model.config.num_hidden_layers, model.config.intermediate_size)
+    if order.shape != shape or not torch.equal(
+        order.sort(dim=1).values, torch.arange(shape[1]).expand(shape)
+    ):
+        raise LabError(
+            got=f"{path} of shape {tuple(order.shape)}",
+            allowed=f"a permutation of {shape[1]} neurons for each of {shape[0]} layers",
+            hint="make the order anew for this model",
+        )
+    return order
+
+
+def _label_names(labels: tuple[str, ...]) -> dict[str, Any]:
+    if not labels:
+        return {}
+    return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else value
+
+
+def _write_json(path: Path, value: Any) -> None:
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(scratch, path)

@@ -1,0 +1,1 @@
+"""Evaluation: predictions over a split, intervals, paired statistics, sweeps, latency."""

@@ -1,0 +1,141 @@
+"""DynamicPruner: score, plan, select, run, each step timed, for every input anew."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.cost import CostModel, Macs
+from dsgp_lab.mask import Mask
+from dsgp_lab.plan import Scope, check_keep, plan
+from dsgp_lab.report import Report
+from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths, make_scorer
+from dsgp_lab.subnetwork import SubNetwork, select
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds of each step of one pruned run, and of the dense run through the same lean path.
+
+    Single measurements: they differ from run to run. `dsgp-lab bench` measures in earnest.
+    """
+
+    score: float
+    plan: float
+    select: float
+    run: float
+    dense: float
+
+    @property
+    def total(self) -> float:
+        """Everything the pruned run took."""
+        return self.score + self.plan + self.select + self.run
+
+    def report(self) -> Report:
+        """Rows for print and notebook."""
+        steps = ("score", "plan", "select", "run", "total", "dense")
+        rows = tuple((step, f"{getattr(self, step):.2f} ms") for step in steps)
+        note = f"Run alone is {self.run / self.dense:.2f} of dense, everything {self.total / self.dense:.2f}."
+        return Report("Time of one run, measured once", rows, ("step", "time"), (note,))
+
+    def __str__(self) -> str:
+        """A small text table."""
+        return self.report().text()
+
+    def _repr_html_(self) -> str:
+        return self.report().html()
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedBatch:
+    """What a pruned run of a batch gave: logits and dense_logits [batch, labels], and how they came about.
+
+    timings are of the whole batch; macs has one entry per input.
+    """
+
+    logits: Tensor
+    dense_logits: Tensor
+    sensitivity: Sensitivity
+    mask: Mask
+    macs: tuple[Macs, ...]
+    timings: Timings
+    groups: int
+
+
+class DynamicPruner:
+    """Prunes a model for every input anew: the product path whose accuracy and time are reported.
+
+    `keep` is the share of the encoder's MACs that may run (see `plan`), `scorer` a name or a Scorer.
+    The model is never changed, so several pruners may share one.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | Anatomy | SubNetwork,
+        scorer: str | Scorer = "first_order",
+        keep: float = 0.6,
+        scope: Scope = "global",
+        floor: int = 0,
+    ) -> None:
+        self.subnetwork = model if isinstance(model, SubNetwork) else SubNetwork(model)
+        self.anatomy = self.subnetwork.anatomy
+        self.cost = CostModel.of(self.anatomy)
+        self.scorer = make_scorer(scorer)
+        self.keep = check_keep(keep)
+        self.scope: Scope = scope
+        self.floor = floor
+
+    def __call__(self, inputs: Inputs, keep: float | None = None) -> PrunedBatch:
+        """Score, plan, select and run a batch; then run it densely for comparison."""
+        marks = [time.perf_counter()]
+
+        def mark() -> None:
+            if self.anatomy.device.type == "cuda":
+                torch.cuda.synchronize()
+            marks.append(time.perf_counter())
+
+        sensitivity = self.scorer(self.anatomy, inputs)
+        mark()
+        real = lengths(inputs)
+        mask = plan(sensitivity, self.cost, real, self.keep if keep is None else keep, self.scope, self.floor)
+        mark()
+        if len(mask) == 1:
+            selection = select(mask)
+            mark()
+            logits, groups = self.subnetwork.run(inputs, selection), 1
+        else:
+            mark()  # in a batch, selection is part of the run: one for each group of equal masks
+            output = self.subnetwork(inputs, mask)
+            logits, groups = output.logits, output.groups
+        mark()
+        dense_logits = self.subnetwork.dense(inputs)
+        mark()
+        score, planned, selected, ran, dense = (
+            1e3 * (stop - start) for start, stop in zip(marks, marks[1:], strict=False)
+        )
+        return PrunedBatch(
+            logits=logits,
+            dense_logits=dense_logits,
+            sensitivity=sensitivity,
+            mask=mask,
+            macs=self._macs(sensitivity, mask, real),
+            timings=Timings(score, planned, selected, ran, dense),
+            groups=groups,
+        )
+
+    def _macs(self, sensitivity: Sensitivity, mask: Mask, real: Tensor) -> tuple[Macs, ...]:
+        kept = self.cost.masked(mask, real).tolist()
+        dense = self.cost.dense(real).tolist()
+        scorer = sensitivity.macs.tolist()
+        return tuple(
+            Macs(int(k), int(d), int(s), charged=not sensitivity.oracle)
+            for k, d, s in zip(kept, dense, scorer, strict=True)
+        )

@@ -1,0 +1,56 @@
+"""Scalars that stand for "the output", one per input: what a gradient is taken of."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, mse_loss
+
+from dsgp_lab.errors import LabError
+
+TargetName = Literal["margin", "log_probability", "loss"]
+
+
+def margin(logits: Tensor, chosen: Tensor | None = None) -> Tensor:
+    """Logit of the chosen class (default: the predicted one) minus the best other logit [batch].
+
+    For regression (one logit) it is the output itself.
+
+    >>> margin(torch.tensor([[1.0, 3.0, 0.5], [2.0, 0.0, 1.0]])).tolist()
+    [2.0, 1.0]
+    """
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    chosen = logits.argmax(1) if chosen is None else chosen
+    mine = logits.gather(1, chosen[:, None])[:, 0]
+    others = logits.scatter(1, chosen[:, None], float("-inf"))
+    return mine - others.max(1).values
+
+
+def target_value(name: TargetName, logits: Tensor, labels: Tensor | None) -> Tensor:
+    """The scalar of each input [batch].
+
+    margin: see `margin`. log_probability: of the predicted class; saturates on confident inputs.
+    loss: cross-entropy (regression: squared error) against `labels`.
+    """
+    if name not in get_args(TargetName):
+        raise LabError(
+            got=f"target={name!r}",
+            allowed=", ".join(get_args(TargetName)),
+            hint="margin is the usual choice",
+        )
+    if name == "margin" or (name == "log_probability" and logits.shape[1] == 1):
+        return margin(logits)
+    if name == "log_probability":
+        return logits.log_softmax(1).max(1).values
+    if labels is None:
+        raise LabError(
+            got="target='loss' without labels",
+            allowed="labels [batch] with this target",
+            hint="pass labels, or use target='margin', which needs none",
+        )
+    if logits.shape[1] == 1:
+        return mse_loss(logits[:, 0], labels.to(logits.dtype), reduction="none")
+    return cross_entropy(logits, labels.long(), reduction="none")

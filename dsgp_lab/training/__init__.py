@@ -1,0 +1,1 @@
+"""Training: fine-tuning of the dense task models; later pruning-aware and router training."""

@@ -1,0 +1,102 @@
+"""Settings of a fine-tuning run, with their command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dsgp_lab.errors import LabError
+from dsgp_lab.tasks import get_task
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How a task model is fine-tuned: low-rank adapters on every linear layer, the head in full.
+
+    ``warmup`` is the share of steps in which the learning rate rises; after it it falls linearly to 0.
+    ``held_out`` examples leave the training split; the best of ``evaluations`` an epoch on them is kept.
+    With ``held_out=0`` the last state is kept. ``start_from`` names a checkpoint folder whose adapter is the
+    starting point. ``precision="auto"`` computes in bf16 where the machine has matrix units for it.
+    """
+
+    task: str
+    epochs: int = 3
+    batch_size: int = 64
+    learning_rate: float = 7e-4
+    rank: int = 32
+    alpha: int = 64
+    seed: int = 0
+    warmup: float = 0.06
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    dropout: float = 0.1
+    max_length: int = 128
+    held_out: int = 600
+    evaluations: int = 2
+    precision: str = "auto"
+    start_from: str | None = None
+
+    def __post_init__(self) -> None:
+        get_task(self.task)
+        for name, low in (("epochs", 1), ("batch_size", 1), ("rank", 1), ("alpha", 1), ("evaluations", 1)):
+            self._check(name, f"a whole number from {low}", getattr(self, name) >= low)
+        self._check("max_length", "a number of tokens from 8 to 512", 8 <= self.max_length <= 512)
+        self._check("held_out", "0 or more examples", self.held_out >= 0)
+        self._check("learning_rate", "a number above 0, below 1", 0 < self.learning_rate < 1)
+        self._check("weight_decay", "a number from 0", self.weight_decay >= 0)
+        for name in ("warmup", "label_smoothing", "dropout"):
+            self._check(name, "a number from 0, below 1", 0 <= getattr(self, name) < 1)
+        self._check("precision", ", ".join(PRECISIONS), self.precision in PRECISIONS)
+
+    def _check(self, name: str, allowed: str, valid: bool) -> None:
+        if not valid:
+            raise LabError(
+                got=f"{name}={getattr(self, name)!r}", allowed=allowed, hint="correct it or leave it out"
+            )
+
+    @property
+    def command(self) -> str:
+        """The command line of this run, without what is at its default.
+
+        >>> FinetuneConfig("sst2", epochs=2).command
+        'dsgp-lab train sst2 --epochs 2 --seed 0'
+        """
+        words = ["dsgp-lab", "train", self.task]
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default or field.name in ("epochs", "seed"):
+                words += [f"--{field.name.replace('_', '-')}", str(value)]
+        return " ".join(words)
+
+    def record(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return dataclasses.asdict(self)
+
+
+def learning_rate_at(step: int, total: int, config: FinetuneConfig) -> float:
+    """Learning rate of a step, counted from 0: linear rise over the warm-up, linear fall to 0.
+
+    >>> config = FinetuneConfig("sst2", learning_rate=1e-3, warmup=0.5)
+    >>> [round(learning_rate_at(step, 4, config), 6) for step in range(4)]
+    [0.0005, 0.001, 0.001, 0.0005]
+    """
+    rise = math.ceil(total * config.warmup)
+    if step < rise:
+        return config.learning_rate * (step + 1) / rise
+    return config.learning_rate * (total - step) / max(1, total - rise)
+
+
+def computes_in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether a run on this device computes in bf16; "auto" asks for AMX on a CPU, native bf16 on a GPU."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(capabilities.get("amx_bf16", False))

@@ -1,0 +1,196 @@
+"""Fine-tune the base encoder on a task by low-rank adapters (LoRA, Hu et al. 2021).
+
+Every linear layer of the encoder gets an adapter W + B A alpha / rank; the classification head is trained in
+full. Choices are made on a held-out part of the training split; the dev splits are evaluated once, at the
+end, on the checkpoint as it was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dsgp_lab.checkpoints import ADAPTER, load_checkpoint, save_checkpoint, update_card
+from dsgp_lab.errors import LabError
+from dsgp_lab.evaluate.dense import predict_logits, to_predictions
+from dsgp_lab.evaluate.statistics import bootstrap_metric
+from dsgp_lab.models import TaskModel, load_base, load_tokenizer, quiet
+from dsgp_lab.tasks import Examples, get_task, load_examples, load_teaching
+from dsgp_lab.training.config import FinetuneConfig
+from dsgp_lab.training.held_out import hold_out
+from dsgp_lab.training.loop import train
+
+
+def finetune(
+    config: FinetuneConfig,
+    out: Path | str,
+    *,
+    device: str = "auto",
+    stop_at: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any] | None:
+    """Train a task model into ``out/checkpoint`` and return its card; a killed run goes on when called again.
+
+    Cost: one forward and backward an example and epoch. Limits: one device. ``stop_at`` as in ``train``, and
+    then the result is None.
+
+    Raises:
+        LabError: no data, ``out`` holds a run with other settings, a held-out part larger than the split.
+    """
+    out = Path(out)
+    examples = load_examples(config.task, "train")
+    if config.held_out >= len(examples):
+        raise LabError(
+            got=f"held_out={config.held_out} of {len(examples)} examples",
+            allowed="fewer than the training split has",
+            hint="lower held_out",
+        )
+    rest, held_out = hold_out(examples, config.held_out, config.seed)
+    torch.manual_seed(config.seed)
+    model = adapted_model(config, examples).to(_device(device))
+    kept = train(config, model, load_tokenizer(), rest, held_out, out, stop_at=stop_at, say=say)
+    if kept is None:
+        return None
+    folder = out / "checkpoint"
+    card: dict[str, Any] = {
+        "task": config.task,
+        "data": {
+            "train": len(rest),
+            "held_out": len(held_out),
+            "left_out": len(examples) - len(rest) - len(held_out),
+            "available": len(examples),
+            "official": examples.task.train_rows,
+            "source": "nyu-mll/glue" + (" (a part)" if len(examples) < examples.task.train_rows else ""),
+        },
+        "seed": config.seed,
+        "command": config.command,
+        "settings": config.record(),
+        "kept": {"step": kept["step"], "epoch": kept["epoch"]},
+        "held_out": kept["metrics"],
+    }
+    save_checkpoint(folder, model, card)
+    return evaluate_checkpoint(folder, device=device)
+
+
+def adapted_model(config: FinetuneConfig, examples: Examples) -> Any:
+    """The base with fresh adapters, or those of ``config.start_from``; for regression the head's bias starts
+    at the mean label.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    base = load_base(
+        examples.task.num_labels,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+    )
+    if examples.task.is_regression:
+        torch.nn.init.constant_(base.classifier.bias, sum(examples.labels) / len(examples))
+    lora = LoraConfig(
+        task_type="SEQ_CLS",
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=["query", "key", "value", "dense"],
+        modules_to_save=["classifier"],
+    )
+    with quiet():
+        model = get_peft_model(base, lora)
+    if config.start_from:
+        _start_from(model, Path(config.start_from))
+    return model
+
+
+def evaluate_checkpoint(folder: Path | str, *, device: str = "auto") -> dict[str, Any]:
+    """Evaluate a checkpoint on its dev splits and its teaching set, if there is one; write both to its card.
+
+    Each entry is {metric: {"value", "low", "high"}, "n"}; intervals are 95 % bootstrap intervals.
+    """
+    own = load_checkpoint(folder)
+    own.model.to(_device(device))
+    task = (own.card or {})["task"]
+    results: dict[str, Any] = {"dev": {}}
+    splits = [load_examples(task, split) for split in get_task(task).dev_splits]
+    for examples in splits:
+        results["dev"][examples.split] = _judge(own, examples)
+    try:
+        results["teaching"] = _judge(own, load_teaching(task))
+    except LabError:
+        results["teaching"] = None
+    return update_card(folder, results)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``dsgp-lab train TASK``: see ``--help``. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="dsgp-lab train", description=__doc__.splitlines()[0])
+    parser.add_argument("task", help="a GLUE task")
+    for field in dataclasses.fields(FinetuneConfig)[1:]:
+        kind = str if field.default is None else type(field.default)
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help="default: %(default)s"
+        )
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    options = vars(parser.parse_args(arguments))
+    out, device = options.pop("out"), options.pop("device")
+    try:
+        card = finetune(
+            FinetuneConfig(**options), out or Path("runs") / options["task"], device=device, say=print
+        )
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print({"dev": (card or {}).get("dev"), "teaching": (card or {}).get("teaching")})
+    return 0
+
+
+def _judge(own: TaskModel, examples: Examples) -> dict[str, Any]:
+    length = (own.card or {})["settings"]["max_length"]
+    logits = predict_logits(own.model, own.tokenizer, examples, max_length=length)
+    predictions = to_predictions(examples.task, logits)
+    result: dict[str, Any] = {}
+    for name in examples.task.metrics:
+        interval = bootstrap_metric(examples.task, predictions, examples.labels, name)
+        result[name] = {key: round(getattr(interval, key), 5) for key in ("value", "low", "high")}
+    return result | {"n": len(examples)}
+
+
+def _start_from(model: Any, folder: Path) -> None:
+    """Copy another task's adapter, but not its head, into a peft model of the same rank."""
+    from safetensors.torch import load_file
+
+    path = folder / ADAPTER
+    if not path.is_file():
+        raise LabError(
+            got=f"start_from={str(folder)!r}, without {ADAPTER}",
+            allowed="the folder of a task checkpoint",
+            hint="train that checkpoint first",
+        )
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for key, value in load_file(path).items():
+            if ".lora_" in key:
+                parameter = own[key.removesuffix(".weight") + ".default.weight"]
+                if parameter.shape != value.shape:
+                    raise LabError(
+                        got=f"start_from with adapters of shape {tuple(value.shape)}",
+                        allowed=f"{tuple(parameter.shape)}",
+                        hint="use the same rank in both runs",
+                    )
+                parameter.copy_(value)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise LabError(got='device="cuda"', allowed="cpu on this machine", hint='write device="cpu"')
+    return torch.device(name)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
