@@ -28,7 +28,7 @@ Length = TypeVar("Length", int, Tensor)
 class CostModel:
     """MACs of one model's units; lengths are real token counts, an int or a tensor [batch].
 
-    >>> cost = CostModel(num_layers=6, num_heads=12, num_blocks=12, hidden_size=384, head_dim=32, block_size=128)
+    >>> cost = CostModel(6, 12, 12, hidden_size=384, head_dim=32, block_size=128)
     >>> cost.head(25), cost.block(25), cost.dense(25)
     (1268800, 2457600, 268300800)
     """

@@ -37,7 +37,7 @@ def check_keep(keep: float) -> float:
     return float(keep)
 
 
-def plan(
+def plan_mask(
     sensitivity: Sensitivity,
     cost: CostModel,
     lengths: Tensor,
@@ -54,7 +54,9 @@ def plan(
     """
     check_keep(keep)
     if scope not in get_args(Scope):
-        raise LabError(got=f"scope={scope!r}", allowed="'global' or 'layer'", hint="leave it out for 'global'")
+        raise LabError(
+            got=f"scope={scope!r}", allowed="'global' or 'layer'", hint="leave it out for 'global'"
+        )
     if not isinstance(floor, int) or not 0 <= floor <= min(cost.num_heads, cost.num_blocks):
         raise LabError(
             got=f"floor={floor!r}",
@@ -126,8 +128,8 @@ def _check_budget(
         row = int(short.nonzero()[0, 0])
         scorer_share, floor_share = (float(part[row] / dense[row]) for part in (charged, least))
         raise LabError(
-            got=f"keep={keep:g} for input {row}, whose scorer {scorer!r} costs {scorer_share:.3f} of the dense"
-            f" MACs and whose floor of {floor} needs {floor_share:.3f}",
+            got=f"keep={keep:g} for input {row}, whose scorer {scorer!r} costs {scorer_share:.3f} of the"
+            f" dense MACs and whose floor of {floor} needs {floor_share:.3f}",
             allowed=f"keep of at least {scorer_share + floor_share:.3f} here",
             hint="raise keep, lower the floor, or use a cheaper scorer",
         )

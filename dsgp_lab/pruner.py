@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.cost import CostModel, Macs
 from dsgp_lab.mask import Mask
-from dsgp_lab.plan import Scope, check_keep, plan
+from dsgp_lab.plan import Scope, check_keep, plan_mask
 from dsgp_lab.report import Report
 from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths, make_scorer
 from dsgp_lab.subnetwork import SubNetwork, select
@@ -73,7 +74,7 @@ class PrunedBatch:
 class DynamicPruner:
     """Prunes a model for every input anew: the product path whose accuracy and time are reported.
 
-    `keep` is the share of the encoder's MACs that may run (see `plan`), `scorer` a name or a Scorer.
+    `keep` is the share of the encoder's MACs that may run (see `plan_mask`), `scorer` a name or a Scorer.
     The model is never changed, so several pruners may share one.
     """
 
@@ -105,7 +106,9 @@ class DynamicPruner:
         sensitivity = self.scorer(self.anatomy, inputs)
         mark()
         real = lengths(inputs)
-        mask = plan(sensitivity, self.cost, real, self.keep if keep is None else keep, self.scope, self.floor)
+        mask = plan_mask(
+            sensitivity, self.cost, real, self.keep if keep is None else keep, self.scope, self.floor
+        )
         mark()
         if len(mask) == 1:
             selection = select(mask)
@@ -118,9 +121,7 @@ class DynamicPruner:
         mark()
         dense_logits = self.subnetwork.dense(inputs)
         mark()
-        score, planned, selected, ran, dense = (
-            1e3 * (stop - start) for start, stop in zip(marks, marks[1:], strict=False)
-        )
+        score, planned, selected, ran, dense = (1e3 * (stop - start) for start, stop in pairwise(marks))
         return PrunedBatch(
             logits=logits,
             dense_logits=dense_logits,

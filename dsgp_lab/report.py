@@ -27,7 +27,10 @@ class Report:
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))] if lines else []
 
         def aligned(line: tuple[str, ...]) -> str:
-            cells = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+            cells = [
+                c.ljust(w) if i == 0 else c.rjust(w)
+                for i, (c, w) in enumerate(zip(line, widths, strict=True))
+            ]
             return "  ".join(cells).rstrip()
 
         return "\n".join([self.title, *map(aligned, lines), *self.notes])
@@ -53,4 +56,6 @@ class Report:
         head = f"<thead>{row(self.header, 'th')}</thead>" if self.header else ""
         body = "".join(row(line, "td") for line in self.rows)
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return f"<table><caption>{html.escape(self.title)}</caption>{head}<tbody>{body}</tbody></table>{notes}"
+        return (
+            f"<table><caption>{html.escape(self.title)}</caption>{head}<tbody>{body}</tbody></table>{notes}"
+        )

@@ -193,7 +193,7 @@ class SubNetwork:
 
 
 def _project(rows: Tensor, weight: Tensor, bias: Tensor, kept: tuple[Run, ...], size: int) -> Tensor:
-    """rows @ weight + bias for the kept units only, side by side [rows, kept units * size]."""
+    """The product rows @ weight + bias for the kept units only, side by side [rows, kept units * size]."""
     if len(kept) == 1:
         columns = slice(kept[0][0] * size, kept[0][1] * size)
         return torch.addmm(bias[columns], rows, weight[:, columns])
@@ -208,7 +208,7 @@ def _project(rows: Tensor, weight: Tensor, bias: Tensor, kept: tuple[Run, ...], 
 
 
 def _add_product(total: Tensor, values: Tensor, weight: Tensor, kept: tuple[Run, ...], size: int) -> None:
-    """total += values @ weight, where values hold the kept units side by side."""
+    """Add values @ weight to total, where values hold the kept units side by side."""
     place = 0
     for start, stop in kept:
         width = (stop - start) * size

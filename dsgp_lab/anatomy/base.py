@@ -105,12 +105,12 @@ class Anatomy:
         return self.layers[0].query.weight.device
 
     def into_blocks(self, neurons: Tensor) -> Tensor:
-        """Values per neuron in the model's order [..., layers, neurons] -> [..., layers, blocks, block_size]."""
+        """Values per neuron [..., layers, neurons] -> in blocks [..., layers, blocks, block_size]."""
         order = self.order.to(neurons.device).expand(neurons.shape)
         return neurons.gather(-1, order).unflatten(-1, (self.num_blocks, self.block_size))
 
     def to_neurons(self, blocks: Tensor) -> Tensor:
-        """Values per block [..., layers, blocks] -> per neuron in the model's order [..., layers, neurons]."""
+        """Values per block [..., layers, blocks] -> per neuron [..., layers, neurons]."""
         spread = blocks.repeat_interleave(self.block_size, dim=-1)
         inverse = self.order.argsort(dim=-1).to(blocks.device)
         return spread.gather(-1, inverse.expand(spread.shape))

@@ -17,6 +17,4 @@ def embed(base: Any, inputs: Inputs) -> Tensor:
     return base.embeddings_project(embedded) if hasattr(base, "embeddings_project") else embedded
 
 
-ELECTRA = replace(
-    bert.BERT, name="ELECTRA", model_type="electra", embed=embed, classify=roberta.classify
-)
+ELECTRA = replace(bert.BERT, name="ELECTRA", model_type="electra", embed=embed, classify=roberta.classify)

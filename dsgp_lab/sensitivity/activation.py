@@ -61,7 +61,9 @@ class ActivationNorm(Scorer):
         heads, blocks, neurons = [], [], []
         for index, layer in enumerate(anatomy.layers):
             shape = (anatomy.num_heads, anatomy.head_dim)
-            heads.append(mean_norm(captures.contexts[index], layer.attention_out.weight.T.unflatten(0, shape)))
+            heads.append(
+                mean_norm(captures.contexts[index], layer.attention_out.weight.T.unflatten(0, shape))
+            )
             order = anatomy.order[index].to(anatomy.device)
             shape = (anatomy.num_blocks, anatomy.block_size)
             activation = captures.activations[index]

@@ -44,7 +44,7 @@ class Sensitivity:
                 raise LabError(
                     got=f"scores of {name} {kind} from scorer {self.scorer!r}",
                     allowed=f"finite numbers [batch, layers, {name}]",
-                    hint="check the model's weights and the scorer; dsgp-lab doctor checks the embedded model",
+                    hint="check the model's weights; dsgp-lab doctor checks the embedded model",
                 )
 
     def __len__(self) -> int:
@@ -130,9 +130,7 @@ class Scorer(ABC):
         seconds = time.perf_counter() - start
         cost = CostModel.of(anatomy)
         macs = torch.tensor([self.macs(cost, int(n)) for n in lengths(inputs)])
-        return Sensitivity(
-            scores.heads, scores.blocks, self.name, macs, seconds, self.oracle, scores.neurons
-        )
+        return Sensitivity(scores.heads, scores.blocks, self.name, macs, seconds, self.oracle, scores.neurons)
 
 
 def lengths(inputs: Inputs) -> Tensor:

@@ -18,7 +18,7 @@ from dsgp_lab.sensitivity.targets import TargetName, target_value
 def gate_gradients(
     anatomy: Anatomy, inputs: Inputs, labels: Tensor | None, target: TargetName
 ) -> tuple[Tensor, Tensor]:
-    """d target / d gate of every head and neuron, per input: [batch, layers, heads], [batch, layers, neurons].
+    """The derivative of the target by every gate: [batch, layers, heads], [batch, layers, neurons].
 
     One backward serves the whole batch: gates are per input, so the summed target's gradient by an
     input's gates is that input's own.

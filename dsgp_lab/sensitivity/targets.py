@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -18,6 +17,7 @@ def margin(logits: Tensor, chosen: Tensor | None = None) -> Tensor:
 
     For regression (one logit) it is the output itself.
 
+    >>> import torch
     >>> margin(torch.tensor([[1.0, 3.0, 0.5], [2.0, 0.0, 1.0]])).tolist()
     [2.0, 1.0]
     """

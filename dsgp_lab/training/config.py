@@ -44,8 +44,13 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         get_task(self.task)
-        for name, low in (("epochs", 1), ("batch_size", 1), ("rank", 1), ("alpha", 1), ("evaluations", 1)):
-            self._check(name, f"a whole number from {low}", getattr(self, name) >= low)
+        for field in dataclasses.fields(self)[1:-1]:
+            kinds = (int, float) if isinstance(field.default, float) else type(field.default)
+            value = getattr(self, field.name)
+            valid = isinstance(value, kinds) and not isinstance(value, bool)
+            self._check(field.name, f"a value like {field.default!r}", valid)
+        for name in ("epochs", "batch_size", "rank", "alpha", "evaluations"):
+            self._check(name, "a whole number from 1", getattr(self, name) >= 1)
         self._check("max_length", "a number of tokens from 8 to 512", 8 <= self.max_length <= 512)
         self._check("held_out", "0 or more examples", self.held_out >= 0)
         self._check("learning_rate", "a number above 0, below 1", 0 < self.learning_rate < 1)

@@ -45,7 +45,7 @@ def attention_map(
     )
     title = f"What head {head} of layer {layer} attends to" if title is None else title
     count = len(labels)
-    names = tuple(f"{number * span} {label}" for number, label in enumerate(labels))
+    names = labels if span > 1 else tuple(f"{number} {label}" for number, label in enumerate(labels))
     ticks = tuple(float(number) for number in range(count))
     cells = Cells(
         grouped,
@@ -78,7 +78,7 @@ def in_spans(values: Array, tokens: Sequence[str], most: int) -> tuple[Array, tu
 
     >>> joined, labels = in_spans(np.full((4, 4), 0.25), ["a", "b", "c", "d"], 2)
     >>> joined.tolist(), labels
-    ([[0.5, 0.5], [0.5, 0.5]], ('a … b', 'c … d'))
+    ([[0.5, 0.5], [0.5, 0.5]], ('0-1 a', '2-3 c'))
     """
     size = -(-len(tokens) // most)
     if size == 1:
@@ -87,11 +87,6 @@ def in_spans(values: Array, tokens: Sequence[str], most: int) -> tuple[Array, tu
     sums = np.add.reduceat(np.add.reduceat(values, starts, axis=0), starts, axis=1)
     counts = np.diff([*starts, len(tokens)])
     spans = [tokens[start : start + size] for start in starts]
-    half = LONGEST_LABEL // 2
-    labels = [
-        f"{shorten(span[0], half)} … {shorten(span[-1], half)}"
-        if len(span) > 1
-        else shorten(span[0], LONGEST_LABEL)
-        for span in spans
-    ]
-    return sums / counts[:, None], tuple(labels)
+    last = [start + len(span) - 1 for start, span in zip(starts, spans, strict=True)]
+    labels = tuple(f"{a}-{b} {span[0]}" for a, b, span in zip(starts, last, spans, strict=True))
+    return sums / counts[:, None], tuple(shorten(label, LONGEST_LABEL + 3) for label in labels)

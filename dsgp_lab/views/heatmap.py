@@ -78,6 +78,14 @@ def sensitivity_grid(
             hint="choose the most telling ones, or draw several grids with the same zmax",
         )
     labels = [label for label, _, _ in inputs]
+    shapes = {(np.shape(heads), np.shape(blocks)) for _, heads, blocks in inputs}
+    if len(shapes) > 1 or (masks is not None and len(masks) != len(inputs)):
+        raise LabError(
+            got=f"{len(inputs)} inputs of {len(shapes)} shapes"
+            + (f" and {len(masks)} masks" if masks else ""),
+            allowed="inputs of one model, and a pair of masks for each or none at all",
+            hint="score all inputs with the same model and block size",
+        )
     pairs = masks if masks is not None else [(None, None)] * len(inputs)
     tops = zmax if isinstance(zmax, tuple) else (zmax, zmax)
     rows, facts, all_kept = [], [], []
@@ -96,6 +104,7 @@ def sensitivity_grid(
                     scale,
                     first=i == 0,
                     bar=i == len(values) - 1,
+                    across=max(2, len(values)),
                 )
                 for i, (value, mask, letter) in enumerate(zip(values, kept, letters, strict=True))
             )
@@ -103,7 +112,7 @@ def sensitivity_grid(
         all_kept += kept
         facts += [f"{_capital(name)}s, one scale from {short(scale.low)} to {short(scale.high)}:"]
         facts += [f"- {label}: {_top(value, name)}" for label, value in zip(labels, values, strict=True)]
-    height = _height(len(as_array(inputs[0][1])))
+    height = _height(len(values[0]), len(inputs))
     chart = Chart(shorten(title, 70), tuple(rows), (height, height), _notice(all_kept))
     return make_view(chart, f"{title}. Heat maps of {len(inputs)} inputs on one scale per row.", facts)
 
@@ -159,7 +168,9 @@ def _plot(
     return Plot(
         title,
         Axis(name, (-0.5, units - 0.5), *numbered(units, 24 // across)),
-        Axis("layer" if first else "", (-0.5, layers - 0.5), *numbered(layers, 16)),
+        Axis("layer", (-0.5, layers - 0.5), *numbered(layers, 16))
+        if first
+        else Axis("", (-0.5, layers - 0.5), (), ()),
         (cells,),
     )
 
@@ -191,8 +202,8 @@ def _capital(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _height(layers: int) -> int:
-    return int(np.clip(layers * 32, 130, 420))
+def _height(layers: int, across: int = 2) -> int:
+    return int(np.clip(layers * (32 if across <= 2 else 24), 120, 420))
 
 
 def _sizes(values: Sequence[Array], names: tuple[str, str]) -> str:
@@ -210,9 +221,9 @@ def _top(values: Array, name: str) -> str:
 
 
 def _facts(values: Array, kept: Array | None, name: str) -> list[str]:
-    means = " ".join(short(mean) for mean in values.mean(1))
+    means = " ".join(short(mean) for mean in np.abs(values).mean(1))
     facts = [
-        f"{_capital(name)}s, mean of each layer from 0: {means}",
+        f"{_capital(name)}s, mean size in each layer from 0: {means}",
         f"{_capital(name)}s, {_top(values, name)}",
     ]
     if kept is not None:

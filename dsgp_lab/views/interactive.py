@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dsgp_lab.views.chart import Axis, Bars, Cells, Chart, Plot, Points, Rule, Words
-from dsgp_lab.views.layout import COLOUR_BAR, Box, Layout, lay_out
+from dsgp_lab.views.layout import COLOUR_BAR, Box, Layout, cross_size, lay_out
 from dsgp_lab.views.style import (
     FONT_FAMILY,
     FONT_PX,
@@ -18,6 +18,7 @@ from dsgp_lab.views.style import (
     TITLE_PX,
     Array,
     escape_label,
+    nice_ticks,
     significant,
 )
 
@@ -104,6 +105,7 @@ def _axis(axis: Axis, plot: Plot, domain: list[float], anchor: str) -> dict[str,
         "showgrid": axis.grid,
         "gridcolor": GRID,
         "fixedrange": plot.has_cells,
+        "ticks": "",
     }
     if plot.has_cells:
         drawn["type"] = "category"
@@ -144,7 +146,7 @@ def _traces(mark: Cells | Bars | Points | Words | Rule, box: Box, place: Layout)
                     "mode": "text",
                     "x": _numbers(mark.x),
                     "y": _numbers(mark.y),
-                    "text": [escape_label(text if mark.centred else f" {text}") for text in mark.texts],
+                    "text": [escape_label(text if mark.centred else f"  {text}") for text in mark.texts],
                     "textposition": "middle center" if mark.centred else "middle right",
                     "hoverinfo": "skip",
                     "cliponaxis": False,
@@ -177,7 +179,8 @@ def _cells(mark: Cells, box: Box, place: Layout) -> list[Trace]:
             "xpad": 0,
             "ypad": 0,
             "outlinewidth": 0,
-            "nticks": 5,
+            "tickvals": nice_ticks(scale.low, scale.high),
+            "tickformat": "~g",
             "title": {"text": escape_label(scale.title), "side": "right", "font": {"size": FONT_PX}},
         }
     if mark.crossed is None or not mark.crossed.any():
@@ -190,7 +193,7 @@ def _cells(mark: Cells, box: Box, place: Layout) -> list[Trace]:
         "y": [heat["y"][row] for row, _ in np.argwhere(mark.crossed)],
         "marker": {
             "symbol": "x",
-            "size": max(4, min(12, round(0.5 * size))),
+            "size": cross_size(size),
             "color": PAPER,
             "line": {"width": 1, "color": INK},
         },
@@ -214,7 +217,13 @@ def _bars(mark: Bars) -> Trace:
     if mark.starts is not None:
         trace["base"] = _numbers(mark.starts)
     if mark.hatched:
-        trace["marker"]["pattern"] = {"shape": "/", "fgcolor": PAPER, "size": 8, "solidity": 0.25}
+        trace["marker"]["pattern"] = {
+            "shape": "/",
+            "fgcolor": PAPER,
+            "bgcolor": mark.colour,
+            "size": 8,
+            "solidity": 0.25,
+        }
     if mark.interval is not None:
         ends = mark.lengths if mark.starts is None else mark.starts + mark.lengths
         low, high = mark.interval
@@ -252,7 +261,9 @@ def _hover(lines: tuple[str, ...], data: Any) -> Trace:
 def _escaped(row: Any) -> Any:
     if isinstance(row, list | tuple):
         return [_escaped(value) for value in row]
-    return escape_label(row) if isinstance(row, str) else significant(row)
+    if isinstance(row, float):
+        return significant(row)
+    return escape_label(row) if isinstance(row, str) else row
 
 
 def _numbers(values: Array) -> list[float]:

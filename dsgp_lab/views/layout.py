@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dsgp_lab.views.chart import Axis, Chart
+from dsgp_lab.views.chart import Axis, Chart, Plot
 from dsgp_lab.views.style import FONT_PX, WIDTH, text_width
 
 LINE = round(1.5 * FONT_PX)
 EDGE = 10
 COLOUR_BAR = 14
-COLOUR_BAR_GUTTER = 92
+COLOUR_BAR_GUTTER = 106
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def lay_out(chart: Chart) -> Layout:
     boxes: list[Box] = []
     for row, height in zip(chart.rows, chart.heights, strict=True):
         lefts = [_label_gutter(plot.y, beside=True) for plot in row]
-        rights = [COLOUR_BAR_GUTTER if plot.scale else 16 for plot in row]
+        rights = [_right_gutter(plot) for plot in row]
         inner = (WIDTH - sum(lefts) - sum(rights)) / len(row)
         top += LINE + 4 if any(plot.title for plot in row) else 6
         left = 0.0
@@ -60,6 +60,17 @@ def _label_depth(axis: Axis, *, beside: bool) -> int:
     labels = ("00.00",) if axis.labels is None else axis.labels
     longest = max((text_width(label) for label in labels), default=0)
     return (longest if beside or axis.upright else LINE - 4) + 8 if longest else 4
+
+
+def cross_size(cell: float) -> int:
+    """Size in pixels of the cross on a pruned cell whose shorter side is `cell` pixels."""
+    return int(min(12, max(6, 0.55 * cell)))
+
+
+def _right_gutter(plot: Plot) -> int:
+    if plot.scale:
+        return COLOUR_BAR_GUTTER
+    return 14 if plot.has_cells else 30
 
 
 def _label_gutter(axis: Axis, *, beside: bool) -> int:

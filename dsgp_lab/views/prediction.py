@@ -127,7 +127,9 @@ def _stacked(
     interval: tuple[tuple[float, float], tuple[float, float]] | None = None,
 ) -> Plot:
     """Two stacked bars with the same step in the same colour; totals, and the pruned share, at their ends."""
-    steps = sorted({step for row in rows.values() for step in row}, key=lambda step: step == "run")
+    steps = sorted(
+        dict.fromkeys(step for row in rows.values() for step in row), key=lambda step: step == "run"
+    )
     totals = np.array([sum(row.values()) for row in rows.values()])
     ends = totals if interval is None else np.array([high for _, high in interval])
     colours = {"run": GREY} | dict(

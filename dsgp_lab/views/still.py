@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsgp_lab.views.chart import Axis, Bars, Cells, Chart, Plot, Points, Rule, Words
-from dsgp_lab.views.layout import COLOUR_BAR, Box, Layout, lay_out
-from dsgp_lab.views.style import DPI, FONT_PX, GRID, INK, PAPER, TITLE_PX
+from dsgp_lab.views.layout import COLOUR_BAR, Box, Layout, cross_size, lay_out
+from dsgp_lab.views.style import DPI, FONT_PX, GRID, INK, PAPER, TITLE_PX, nice_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,14 +93,14 @@ def _draw_plot(figure: Figure, plot: Plot, box: Box, place: Layout) -> None:
             case Cells():
                 _cells(figure, axes, mark, box, place)
             case Bars():
-                _bars(axes, mark)
+                _bars(axes, mark, box)
             case Points():
                 axes.plot(mark.x, mark.y, MARKERS[mark.marker], label=mark.name, color=mark.colour,
                           alpha=0.75, markersize=6, markeredgecolor=PAPER, markeredgewidth=0.4)  # fmt: skip
             case Words():
                 align = "center" if mark.centred else "left"
                 for x, y, text in zip(mark.x, mark.y, mark.texts, strict=True):
-                    axes.text(x, y, text if mark.centred else f" {text}", ha=align, va="center_baseline")
+                    axes.text(x, y, text if mark.centred else f"  {text}", ha=align, va="center_baseline")
             case Rule():
                 (x0, y0), (x1, y1) = mark.start, mark.end
                 axes.plot([x0, x1], [y0, y1], "--" if mark.dashed else "-", color=INK, linewidth=0.8)
@@ -144,18 +144,23 @@ def _cells(figure: Figure, axes: Axes, mark: Cells, box: Box, place: Layout) -> 
     )
     if mark.crossed is not None:
         y, x = np.nonzero(mark.crossed)
-        size = max(4, min(12, round(0.5 * min(box.width / columns, box.height / rows))))
-        axes.plot(x, y, "X", color=PAPER, markersize=size * POINTS, markeredgecolor=INK, markeredgewidth=0.7)
+        size = cross_size(min(box.width / columns, box.height / rows))
+        axes.plot(x, y, "X", color=PAPER, markersize=size * POINTS, markeredgecolor=INK, markeredgewidth=0.5)
     if mark.colour_bar:
-        from matplotlib.ticker import MaxNLocator
-
         beside = Box(box.left + box.width + 8, box.top, COLOUR_BAR, box.height)
         bar_axes = figure.add_axes(_rectangle(beside, place))
-        figure.colorbar(drawn, cax=bar_axes, ticks=MaxNLocator(4)).outline.set_visible(False)  # type: ignore
+        ticks = nice_ticks(mark.scale.low, mark.scale.high)
+        figure.colorbar(drawn, cax=bar_axes, ticks=ticks).outline.set_visible(False)  # type: ignore
+        bar_axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        bar_axes.tick_params(length=0, pad=4)
         bar_axes.set_ylabel(mark.scale.title)
 
 
-def _bars(axes: Axes, mark: Bars) -> None:
+def _bars(axes: Axes, mark: Bars, box: Box) -> None:
+    if len(mark.positions) * 2 > box.width:  # thinner than two pixels a bar would vanish between the dots
+        draw_line = axes.hlines if mark.horizontal else axes.vlines
+        draw_line(mark.positions, 0, mark.lengths, color=mark.colour, linewidth=POINTS)
+        return
     draw = axes.barh if mark.horizontal else axes.bar
     starts = np.zeros_like(mark.lengths) if mark.starts is None else mark.starts
     edges = {"edgecolor": PAPER, "linewidth": 0.0} if mark.hatched else {}

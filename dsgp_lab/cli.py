@@ -1,0 +1,93 @@
+"""The command line: `dsgp-lab analyze`, `bench`, `train`, `doctor`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dsgp_lab.errors import LabError
+
+app = typer.Typer(
+    help="Dynamic structured pruning, per input, measured for real.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Task = Annotated[str, typer.Option(help="The embedded model of this task.")]
+Model = Annotated[str | None, typer.Option(help="Your own checkpoint folder or hub id instead.")]
+
+
+@app.command()
+def analyze(
+    text: Annotated[str, typer.Argument(help="The text to look at.")],
+    pair: Annotated[str | None, typer.Argument(help="The second text, for tasks that compare two.")] = None,
+    keep: Annotated[float, typer.Option(help="Share of the encoder's MACs that may run.")] = 0.6,
+    scorer: Annotated[
+        str, typer.Option(help="How units are scored; a wrong name lists them all.")
+    ] = "first_order",
+    task: Task = "sst2",
+    model: Model = None,
+) -> None:
+    """Score one text, cut the model to it, run both, and print what happened."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from dsgp_lab.lab import Lab
+    from dsgp_lab.views.terminal import unit_map
+
+    lab = Lab.from_pretrained(model) if model else Lab(task)
+    given = text if pair is None else (text, pair)
+    lab.prune(given, keep, scorer)  # a first run warms the machine up; the second is printed
+    run = lab.prune(given, keep, scorer)
+    console = Console(highlight=False)
+    console.print(Text(str(run)))
+    console.print(unit_map(run.sensitivity, run.mask))
+
+
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds per length.")] = 200,
+    threads: Annotated[int, typer.Option(help="Threads that torch may use.")] = 1,
+    task: Task = "sst2",
+) -> None:
+    """Time the model cut to half of its units against the dense one, at 25 and at 128 tokens."""
+    from dsgp_lab.evaluate.bench import bench_half
+    from dsgp_lab.lab import Lab
+
+    lab = Lab(task)
+    for tokens in (25, 128):
+        typer.echo(f"{bench_half(lab, tokens, rounds, threads)}\n")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(context: typer.Context) -> None:
+    """Fine-tune the base encoder on a GLUE task: dsgp-lab train TASK [options]; resumes where it stopped."""
+    from dsgp_lab.training.finetune import main as finetune
+
+    raise typer.Exit(finetune(context.args))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed and found, what is missing, and how to get it."""
+    from dsgp_lab.doctor import diagnose
+
+    diagnosis = diagnose()
+    typer.echo(str(diagnosis))
+    raise typer.Exit(0 if diagnosis.healthy else 1)
+
+
+def main() -> None:
+    """Run the command line; a LabError is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except LabError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

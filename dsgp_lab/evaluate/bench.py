@@ -1,0 +1,73 @@
+"""The standing benchmark: what half of the heads and half of the blocks cost, in measured time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from dsgp_lab.anatomy import Inputs
+from dsgp_lab.evaluate.latency import LatencyTable, measure_latency, threads
+from dsgp_lab.gates import gated
+from dsgp_lab.lab import Lab
+from dsgp_lab.mask import Mask
+from dsgp_lab.subnetwork import select
+from dsgp_lab.tasks import load_teaching
+
+TRANSFORMERS, LEAN, CUT, GATED = "transformers dense", "lean dense", "half, cut", "half, gated only"
+
+
+def text_of_length(lab: Lab, tokens: int) -> Inputs:
+    """A batch of one: teaching sentences joined and cut to exactly this many tokens."""
+    sentences = [" ".join(text) for text in load_teaching("sst2").texts]
+    inputs = lab.encode([" ".join(sentences)]) if lab.task is None or not lab.task.is_pair else None
+    if inputs is None:
+        half = len(sentences) // 2
+        inputs = lab.encode([(" ".join(sentences[:half]), " ".join(sentences[half:]))])
+    return {
+        name: torch.cat([values[:, : tokens - 1], values[:, -1:]], dim=1) for name, values in inputs.items()
+    }
+
+
+def half_masks(lab: Lab, seed: int) -> Iterator[Mask]:
+    """Endless random masks under which exactly half of the model's heads and half of its blocks run."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def half(units: int) -> torch.Tensor:
+        layers = lab.anatomy.num_layers
+        flat = torch.zeros(layers * units, dtype=torch.bool)
+        flat[torch.randperm(layers * units, generator=generator)[: layers * units // 2]] = True
+        return flat.view(1, layers, units)
+
+    while True:
+        yield Mask(half(lab.anatomy.num_heads), half(lab.anatomy.num_blocks))
+
+
+def bench_half(lab: Lab, tokens: int, rounds: int = 200, num_threads: int = 1, seed: int = 0) -> LatencyTable:
+    """Dense through transformers, the lean dense run, and the model cut to a fresh random half each round.
+
+    The cut run's time includes selecting the units of its mask; scoring and planning are left out.
+    """
+    inputs, masks = text_of_length(lab, tokens), half_masks(lab, seed)
+
+    @torch.inference_mode()
+    def transformers_dense() -> None:
+        lab.model(**inputs)
+
+    def cut() -> None:
+        lab.subnetwork.run(inputs, select(next(masks)))
+
+    @torch.inference_mode()
+    def gated_only() -> None:
+        with gated(lab.anatomy, next(masks)):
+            lab.model(**inputs)
+
+    variants: dict[str, Callable[[], object]] = {
+        TRANSFORMERS: transformers_dense,
+        LEAN: lambda: lab.subnetwork.dense(inputs),
+        CUT: cut,
+        GATED: gated_only,
+    }
+    with threads(num_threads):
+        setting = f"{lab.name}, {tokens} tokens, batch 1, float32"
+        return measure_latency(variants, LEAN, rounds=rounds, seed=seed, setting=setting)

@@ -1,0 +1,240 @@
+"""Lab: the two-line way in.
+
+lab = Lab("sst2")
+lab.prune("a warm, funny film", keep=0.6)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.batching import collate, encode
+from dsgp_lab.cost import CostModel
+from dsgp_lab.errors import LabError
+from dsgp_lab.models import TaskModel, load_pretrained, load_task_model
+from dsgp_lab.plan import Scope
+from dsgp_lab.pruner import DynamicPruner
+from dsgp_lab.results import Comparison, Prediction, PrunedRun, Text
+from dsgp_lab.sensitivity import Constant, Flap, Scorer, Sensitivity, make_scorer
+from dsgp_lab.subnetwork import SubNetwork
+from dsgp_lab.tasks import TASKS, Examples, load_teaching
+
+if TYPE_CHECKING:
+    from dsgp_lab.views import View
+
+CALIBRATION = 128
+"""Teaching examples that static scores are averaged over, unless others are given."""
+
+
+class Lab:
+    """One classifier, ready to be scored, pruned and compared, text by text.
+
+    `Lab("sst2")` takes the embedded model of a task and works offline; `Lab.from_pretrained` takes any
+    supported classifier. `lab.model` and `lab.tokenizer` are the Hugging Face objects, `lab.anatomy` the
+    model's units, `lab.labels` the class names (none for regression).
+    """
+
+    def __init__(self, task: str | TaskModel = "sst2", block_size: int | None = None) -> None:
+        source = load_task_model(task) if isinstance(task, str) else task
+        self.task = TASKS.get(source.name) if source.card is not None else None
+        self.name, self.card, self.labels = source.name, source.card, source.labels
+        self.model, self.tokenizer = source.model, source.tokenizer
+        self.anatomy = Anatomy.of(self.model, block_size, source.neuron_order)
+        self.cost = CostModel.of(self.anatomy)
+        self.subnetwork = SubNetwork(self.anatomy)
+        self.max_tokens = _max_tokens(self.model, self.tokenizer)
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_id: str | Path, *, trust_remote_code: bool = False, block_size: int | None = None
+    ) -> Lab:
+        """A lab on your own checkpoint folder or a hub id; the tokenizer is found with it."""
+        return cls(load_pretrained(path_or_id, trust_remote_code=trust_remote_code), block_size)
+
+    def __repr__(self) -> str:
+        """Model, task and units."""
+        a = self.anatomy
+        return (
+            f"Lab({self.name!r}): {a.family.name}, {a.num_layers} layers x ({a.num_heads} heads +"
+            f" {a.num_blocks} blocks of {a.block_size} neurons), labels: {', '.join(self.labels) or 'none'}"
+        )
+
+    def encode(self, texts: Sequence[Text]) -> Inputs:
+        """Texts (or pairs) as a padded batch of model inputs [batch, tokens], cut to the model's length."""
+        pieces = [self._checked(text) for text in texts]
+        if len({len(piece) for piece in pieces}) > 1:
+            raise LabError(
+                got="single texts and pairs in one batch",
+                allowed="one kind",
+                hint="pass them in two calls",
+            )
+        encoded = encode(self.tokenizer, pieces, self.max_tokens)
+        return collate(encoded, self.tokenizer.pad_token_id, self.anatomy.device)
+
+    def tokens(self, text: Text) -> tuple[str, ...]:
+        """The tokens the model sees for a text, special ones included."""
+        ids = self.encode([text])["input_ids"][0].tolist()
+        return tuple(self.tokenizer.convert_ids_to_tokens(ids))
+
+    def predict(self, text: Text) -> Prediction:
+        """The dense model's prediction."""
+        return Prediction.of(self.subnetwork.dense(self.encode([text]))[0], self.labels)
+
+    def sensitivity(self, text: Text | Sequence[Text], scorer: str | Scorer = "first_order") -> Sensitivity:
+        """How much each head and neuron block matters for a text, or for each of a list of texts."""
+        texts = [text] if isinstance(text, str | tuple) else list(text)
+        return self.scorer(scorer)(self.anatomy, self.encode(texts))
+
+    def prune(
+        self,
+        text: Text,
+        keep: float = 0.6,
+        scorer: str | Scorer = "first_order",
+        scope: Scope = "global",
+        floor: int = 0,
+    ) -> PrunedRun:
+        """Score, plan, cut and run one text within a share `keep` of the encoder's MACs (see `plan_mask`)."""
+        inputs = self.encode([text])
+        pruner = DynamicPruner(self.subnetwork, self.scorer(scorer), keep, scope, floor)
+        batch = pruner(inputs)
+        return PrunedRun(
+            text=text,
+            tokens=tuple(self.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())),
+            keep=pruner.keep,
+            prediction=Prediction.of(batch.logits[0], self.labels),
+            dense=Prediction.of(batch.dense_logits[0], self.labels),
+            sensitivity=batch.sensitivity,
+            mask=batch.mask,
+            macs=batch.macs[0],
+            timings=batch.timings,
+            notices=self._notices(text, inputs),
+        )
+
+    def heatmap(
+        self, text: Text, scorer: str | Scorer = "first_order", keep: float | None = None, title: str = ""
+    ) -> View:
+        """The scores of a text as a heat map; with `keep`, pruned units are crossed out."""
+        from dsgp_lab.views import sensitivity_heatmap
+
+        if keep is None:
+            scores, heads, blocks = self.sensitivity(text, scorer), None, None
+        else:
+            run = self.prune(text, keep, scorer)
+            scores, heads, blocks = run.sensitivity, run.mask.heads[0], run.mask.blocks[0]
+        words = text if isinstance(text, str) else " / ".join(text)
+        return sensitivity_heatmap(
+            scores.heads[0],
+            scores.blocks[0],
+            mask_heads=heads,
+            mask_blocks=blocks,
+            title=title or words,
+            signed=bool((scores.heads < 0).any() or (scores.blocks < 0).any()),
+        )
+
+    def compare(
+        self, a: Text, b: Text, keep: float = 0.6, scorer: str | Scorer = "first_order"
+    ) -> Comparison:
+        """Two texts under one budget, and each of them under the other's mask."""
+        from scipy.stats import spearmanr
+
+        made = self.scorer(scorer)
+        first, second = self.prune(a, keep, made), self.prune(b, keep, made)
+        scores = [run.sensitivity.flat()[0].tolist() for run in (first, second)]
+
+        def under(text: Text, run: PrunedRun) -> Prediction:
+            logits = self.subnetwork(self.encode([text]), run.mask).logits
+            return Prediction.of(logits[0], self.labels)
+
+        return Comparison(
+            a=first,
+            b=second,
+            overlap=float(first.mask.overlap(second.mask)[0]),
+            rank_correlation=float(spearmanr(*scores).statistic),
+            swapped_a=under(a, second),
+            swapped_b=under(b, first),
+        )
+
+    def scorer(self, scorer: str | Scorer) -> Scorer:
+        """A scorer by name; "flap" and "constant" are calibrated on the task's teaching set first."""
+        if scorer == "constant":
+            return self.calibrate("first_order")
+        if scorer == "flap":
+            return Flap.fit(self.anatomy, [inputs for inputs, _ in self._calibration(None)])
+        return make_scorer(scorer)
+
+    def calibrate(self, scorer: str | Scorer, examples: Examples | None = None) -> Constant:
+        """The static scores of a method: its mean over examples (default: the task's teaching set)."""
+        return Constant.fit(self.anatomy, self.scorer(scorer), self._calibration(examples))
+
+    def _calibration(self, examples: Examples | None) -> list[tuple[Inputs, Tensor | None]]:
+        if examples is None:
+            if self.task is None:
+                raise LabError(
+                    got=f"no calibration examples for {self.name!r}, which is no embedded task",
+                    allowed="Examples of the model's own task",
+                    hint="call lab.calibrate(scorer, examples) and pass its result as the scorer",
+                )
+            examples = load_teaching(self.task.name)
+            examples = examples.sample(min(CALIBRATION, len(examples)))
+        batches: list[tuple[Inputs, Tensor | None]] = []
+        for start in range(0, len(examples), 32):
+            texts = [t[0] if len(t) == 1 else (t[0], t[1]) for t in examples.texts[start : start + 32]]
+            labels = torch.tensor(examples.labels[start : start + 32], device=self.anatomy.device)
+            batches.append((self.encode(texts), labels))
+        return batches
+
+    def _checked(self, text: Any) -> tuple[str, ...]:
+        """The text's columns, or a LabError for anything a model of this task cannot read."""
+        pair = self.task.is_pair if self.task is not None else None
+        wanted = {True: "a pair (first, second)", False: "one text", None: "a text, or a pair of texts"}[pair]
+        columns = (text,) if isinstance(text, str) else text
+        if not isinstance(columns, tuple | list) or not all(isinstance(c, str) for c in columns):
+            raise LabError(
+                got=f"{type(text).__name__} {text!r:.60}", allowed=wanted, hint="pass text in quotes"
+            )
+        if len(columns) not in (1, 2) or (pair is not None and len(columns) != 1 + pair):
+            count = (
+                "a pair" if len(columns) == 2 else f"{len(columns)} text{'s' if len(columns) != 1 else ''}"
+            )
+            columns_of = f" ({', '.join(self.task.columns)})" if self.task else ""
+            raise LabError(
+                got=f"{count} for {self.name!r}",
+                allowed=f"{wanted}{columns_of}",
+                hint='pass ("first text", "second text")' if pair else "pass a single string",
+            )
+        if any(not column.strip() for column in columns):
+            raise LabError(got="an empty text", allowed=wanted, hint="write at least one word")
+        return tuple(columns)
+
+    def _notices(self, text: Text, inputs: Inputs) -> tuple[str, ...]:
+        """What the user should know about how the text was read."""
+        notices = []
+        full = len(encode(self.tokenizer, [self._checked(text)], 10**9)[0].ids)
+        if full > self.max_tokens:
+            notices.append(
+                f"The text has {full} tokens; the model reads {self.max_tokens}, the rest was cut off."
+            )
+        ids = inputs["input_ids"][0]
+        unknown = (
+            int((ids == self.tokenizer.unk_token_id).sum()) if self.tokenizer.unk_token_id is not None else 0
+        )
+        if unknown:
+            notices.append(
+                f"{unknown} of {len(ids)} tokens are unknown to the model, which read only the rest."
+            )
+        return tuple(notices)
+
+
+def _max_tokens(model: Any, tokenizer: Any) -> int:
+    """Positions the model has, or the tokenizer's limit where that is smaller."""
+    config = model.config
+    positions = int(config.max_position_embeddings)
+    if config.model_type == "roberta":  # its positions start after the padding id
+        positions -= int(config.pad_token_id) + 1
+    return min(positions, int(tokenizer.model_max_length))

@@ -1,0 +1,157 @@
+"""What a user gets back for a text: predictions, one pruned run, a comparison of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsgp_lab.cost import Macs
+from dsgp_lab.mask import Mask
+from dsgp_lab.pruner import Timings
+from dsgp_lab.report import Report
+from dsgp_lab.sensitivity import Sensitivity
+from dsgp_lab.sensitivity.targets import margin
+
+Text = str | tuple[str, str]
+"""A single text, or a pair for the tasks that compare two."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The predicted class: its label and index, the probabilities of all classes, and the logit margin.
+
+    For regression, `label` is the value as text, and there are no probabilities.
+    """
+
+    label: str
+    index: int
+    probabilities: tuple[float, ...]
+    margin: float
+    logits: tuple[float, ...]
+
+    @staticmethod
+    def of(logits: Tensor, labels: tuple[str, ...]) -> Prediction:
+        """From the logits [labels] of one input; labels () means regression.
+
+        >>> Prediction.of(torch.tensor([0.0, 2.0]), ("negative", "positive"))
+        positive (0.881), margin 2.00
+        """
+        values = tuple(logits.tolist())
+        if len(values) == 1:
+            return Prediction(f"{values[0]:.2f}", 0, (), values[0], values)
+        index = int(logits.argmax())
+        probabilities = tuple(torch.softmax(logits.double(), -1).tolist())
+        gap = float(margin(logits[None])[0])
+        return Prediction(labels[index], index, probabilities, gap, values)
+
+    def __repr__(self) -> str:
+        """Label, probability and margin."""
+        if not self.probabilities:
+            return self.label
+        return f"{self.label} ({self.probabilities[self.index]:.3f}), margin {self.margin:.2f}"
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedRun:
+    """One text through the whole line: scores, mask, the cut model's prediction, beside the dense one.
+
+    sensitivity and mask are batches of 1: heads [1, layers, heads], blocks [1, layers, blocks].
+    """
+
+    text: Text
+    tokens: tuple[str, ...]
+    keep: float
+    prediction: Prediction
+    dense: Prediction
+    sensitivity: Sensitivity
+    mask: Mask
+    macs: Macs
+    timings: Timings
+    notices: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the cut model predicts the dense model's class."""
+        return self.prediction.index == self.dense.index
+
+    def report(self) -> Report:
+        """Everything in one table."""
+        text = " / ".join([self.text] if isinstance(self.text, str) else self.text)
+        heads, blocks = self.mask.heads, self.mask.blocks
+        oracle = ", an oracle: its own cost is not charged" if self.sensitivity.oracle else ""
+        own = self.macs.scorer / self.macs.dense
+        rows = (
+            ("text", text if len(text) <= 60 else text[:57] + "..."),
+            ("tokens", str(len(self.tokens))),
+            ("dense prediction", repr(self.dense)),
+            ("pruned prediction", repr(self.prediction)),
+            ("heads that ran", f"{int(heads.sum())} of {heads.numel()}"),
+            ("neuron blocks that ran", f"{int(blocks.sum())} of {blocks.numel()}"),
+            (
+                "encoder MACs that ran",
+                f"{self.macs.kept / self.macs.dense:.3f} of dense, budget {self.keep:g}",
+            ),
+            ("scorer", f"{self.sensitivity.scorer}, {own:.3f} of the dense MACs{oracle}"),
+            ("time of the cut model", f"{self.timings.run:.2f} ms, dense {self.timings.dense:.2f} ms"),
+            (
+                "time of the steps before",
+                f"score {self.timings.score:.2f}, plan {self.timings.plan:.2f},"
+                f" select {self.timings.select:.2f} ms",
+            ),
+        )
+        return Report("Pruned run", rows, notes=self.notices)
+
+    def __str__(self) -> str:
+        """A text table."""
+        return self.report().text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.report().html()
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two texts under one budget: how far their masks agree, and what happens when they are swapped.
+
+    overlap is the share of units that both run among those that either runs (Jaccard index);
+    rank_correlation is Spearman's, over all units' scores; swapped_a is text a under b's mask.
+    """
+
+    a: PrunedRun
+    b: PrunedRun
+    overlap: float
+    rank_correlation: float
+    swapped_a: Prediction
+    swapped_b: Prediction
+
+    def report(self) -> Report:
+        """Both texts side by side."""
+        only_a, only_b = self.a.mask & ~self.b.mask, self.b.mask & ~self.a.mask
+
+        def units(mask: Mask) -> str:
+            return f"{int(mask.heads.sum())} heads, {int(mask.blocks.sum())} blocks"
+
+        rows = (
+            ("dense", repr(self.a.dense), repr(self.b.dense)),
+            ("own mask", repr(self.a.prediction), repr(self.b.prediction)),
+            ("the other's mask", repr(self.swapped_a), repr(self.swapped_b)),
+            ("units only this text runs", units(only_a), units(only_b)),
+        )
+        notes = (
+            f"Overlap of the masks {self.overlap:.2f}; rank correlation of the scores"
+            f" {self.rank_correlation:.2f}.",
+        )
+        return Report("Two texts under one budget", rows, ("", "a", "b"), notes)
+
+    def __str__(self) -> str:
+        """A text table."""
+        return self.report().text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.report().html()
