@@ -36,6 +36,21 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "adapter_model.safetensors"
 NEURON_ORDER = "neuron_order.safetensors"
 
+# what any version of peft needs to rebuild the adapter; the rest stays at its default
+LORA_SETTINGS = (
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "inference_mode",
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "modules_to_save",
+    "use_rslora",
+    "fan_in_fan_out",
+    "bias",
+)
+
 
 def load_checkpoint(folder: Path | str) -> TaskModel:
     """A model from a task checkpoint's folder; every file is compared with the hash in the card first.
@@ -71,24 +86,21 @@ def save_checkpoint(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file(
-        {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in tensors.items()},
-        folder / ADAPTER,
-    )
+    _save_tensors({key: value.detach().to(torch.float16) for key, value in tensors.items()}, folder / ADAPTER)
     config = model.peft_config["default"].to_dict() | {
         "base_model_name_or_path": BASE_NAME,
         "inference_mode": True,
     }
-    _write_json(folder / ADAPTER_CONFIG, {key: _plain(config[key]) for key in sorted(config)})
+    _write_json(folder / ADAPTER_CONFIG, {key: _plain(config[key]) for key in LORA_SETTINGS})
     if neuron_order is not None:
-        save_file({"order": neuron_order.to("cpu", torch.int16).contiguous()}, folder / NEURON_ORDER)
+        _save_tensors({"order": neuron_order.to(torch.int16)}, folder / NEURON_ORDER)
     update_card(folder, card)
 
 
 def save_neuron_order(folder: Path | str, order: Tensor) -> None:
     """Add or replace a checkpoint's neuron order [layers, neurons] and its hash in the card."""
     folder = Path(folder)
-    save_file({"order": order.to("cpu", torch.int16).contiguous()}, folder / NEURON_ORDER)
+    _save_tensors({"order": order.to(torch.int16)}, folder / NEURON_ORDER)
     update_card(folder, {})
 
 
@@ -156,7 +168,12 @@ def _label_names(labels: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, set) else value
+    return sorted(set(value)) if isinstance(value, set | list) else value
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors leaves it readable for its owner alone
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -70,6 +70,14 @@ def train(context: typer.Context) -> None:
     raise typer.Exit(finetune(context.args))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def order(context: typer.Context) -> None:
+    """Compare neuron orders of a checkpoint on held-out training data: dsgp-lab order TASK [--write]."""
+    from dsgp_lab.training.order_neurons import main as order_neurons
+
+    raise typer.Exit(order_neurons(context.args))
+
+
 @app.command()
 def doctor() -> None:
     """Say what is installed and found, what is missing, and how to get it."""

@@ -95,7 +95,10 @@ class DynamicPruner:
         self.floor = floor
 
     def __call__(self, inputs: Inputs, keep: float | None = None) -> PrunedBatch:
-        """Score, plan, select and run a batch; then run it densely for comparison."""
+        """Score, plan, select and run a batch; then run it densely for comparison.
+
+        `keep` replaces the pruner's own budget for this batch.
+        """
         marks = [time.perf_counter()]
 
         def mark() -> None:

@@ -24,6 +24,7 @@ from dsgp_lab.checkpoints import (
     update_card,
 )
 from dsgp_lab.errors import LabError
+from dsgp_lab.hub import hub_access
 from dsgp_lab.models import (
     BASE_SHA256,
     CARD,
@@ -239,6 +240,20 @@ def test_unknown_hub_id(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(LabError, match="model 'nobody/no-such-model', which cannot be loaded"):
         load_pretrained("nobody/no-such-model")
+
+
+def test_hub_libraries_go_offline_where_the_hub_does_not_answer(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with hub_access() as answers:
+        assert not answers
+        assert constants.HF_HUB_OFFLINE
+    assert not constants.HF_HUB_OFFLINE
+    with pytest.raises(KeyError), hub_access():
+        raise KeyError
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_folder_without_tokenizer(foreign):

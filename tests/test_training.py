@@ -13,7 +13,6 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from dsgp_lab.batching import bucketed_batches, collate, encode
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits, to_predictions
-from dsgp_lab.evaluate.statistics import bootstrap_mean, bootstrap_metric
 from dsgp_lab.tasks import Examples, get_task
 from dsgp_lab.training import finetune as finetuning
 from dsgp_lab.training.config import FinetuneConfig, learning_rate_at
@@ -22,6 +21,15 @@ from dsgp_lab.training.held_out import hold_out
 from dsgp_lab.training.loop import LOG, SNAPSHOT, task_loss, train
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "plot", "a", "the", "is", "and", "very"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Toys are too small to share among threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +231,13 @@ def test_held_out_pairs_share_no_text():
     assert not {pair[0] for pair in rest.texts} & {pair[0] for pair in held_out.texts}
 
 
+def test_too_large_a_held_out_part():
+    examples = Examples(get_task("rte"), "train", "test", (("same", "a"), ("same", "b")), (0, 1))
+    for size in (1, 2, 3):
+        with pytest.raises(LabError, match=f"held_out={size} of 2 examples"):
+            hold_out(examples, size, seed=0)
+
+
 @pytest.fixture
 def toy_lab(tokenizer, tmp_path, monkeypatch):
     """The whole command on a toy: GLUE folder, teaching set, and toy models for base and checkpoint."""
@@ -283,6 +298,14 @@ def test_another_task_can_start_from_the_adapter(toy_lab):
         finetuning.adapted_model(config(start_from=str(toy_lab)), reviews())
 
 
+def test_choices_leave_the_dev_split_alone(toy_lab, capsys):
+    out = toy_lab / "run"
+    assert main(["sst2", "--epochs", "1", "--held-out", "8", "--no-dev", "--out", str(out)]) == 0
+    card = json.loads((out / "checkpoint" / "card.json").read_text())
+    assert "dev" not in card
+    assert card["held_out"]
+
+
 def test_finetune_stops_and_goes_on(toy_lab):
     settings = config(rank=2, epochs=2)
     assert finetune(settings, toy_lab / "run", device="cpu", stop_at=3) is None
@@ -292,35 +315,9 @@ def test_finetune_stops_and_goes_on(toy_lab):
 
 def test_errors_of_the_command(toy_lab, capsys):
     assert main(["sst2", "--held-out", "60", "--out", str(toy_lab / "run")]) == 2
-    assert "held_out=60 of 60 examples" in capsys.readouterr().err
+    assert "held_out=60 of 60 examples that can be held out" in capsys.readouterr().err
     assert main(["sst3"]) == 2
     assert "Got task 'sst3'" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert main(["sst2", "--held-out", "8", "--device", "cuda", "--out", str(toy_lab / "run")]) == 2
         assert "Allowed: cpu on this machine" in capsys.readouterr().err
-
-
-def test_bootstrap_matches_the_normal_interval():
-    hits = [1.0] * 785 + [0.0] * 87  # 0.90 of 872: standard error 0.0102
-    low, high = bootstrap_mean(hits)
-    assert (low, high) == pytest.approx((0.9002 - 1.96 * 0.0102, 0.9002 + 1.96 * 0.0102), abs=0.003)
-    assert bootstrap_mean(hits) == (low, high)
-    assert bootstrap_mean([1.0, 1.0]) == (1.0, 1.0)
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "f1"])
-def test_bootstrap_of_a_metric(metric):
-    labels = [i % 2 for i in range(80)]
-    predictions = [label if i % 10 else 1 - label for i, label in enumerate(labels)]
-    interval = bootstrap_metric("mrpc", predictions, labels, metric, resamples=200)
-    assert interval.low < interval.value < interval.high
-    assert interval.n == 80
-    assert interval == bootstrap_metric("mrpc", predictions, labels, metric, resamples=200)
-
-
-def test_bootstrap_of_a_correlation_and_unknown_metric():
-    scores = [float(i % 6) for i in range(40)]
-    interval = bootstrap_metric("stsb", [s + (i % 3) for i, s in enumerate(scores)], scores, resamples=100)
-    assert 0.5 < interval.low < interval.value < interval.high < 1
-    with pytest.raises(LabError, match=r"metric 'accuracy'\. Allowed: pearson, spearman"):
-        bootstrap_metric("stsb", scores, scores, "accuracy")

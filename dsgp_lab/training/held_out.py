@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
+from dsgp_lab.errors import LabError
 from dsgp_lab.tasks import Examples
 
 
@@ -14,9 +15,12 @@ def hold_out(examples: Examples, size: int, seed: int) -> tuple[Examples, Exampl
     Single texts: SST-2 trains on phrases of the same sentences, so the held-out ones are drawn from the
     texts that are no part of another one, and every text that is part of a held-out one leaves the rest.
     Pairs: every pair that shares a text with a held-out pair leaves the rest.
+
+    Raises:
+        LabError: there are not enough examples to hold out, or none would be left.
     """
     if examples.task.is_pair:
-        held = set(random.Random(seed).sample(range(len(examples)), size))
+        held = _draw(range(len(examples)), size, seed)
         seen = {_words(text) for i in held for text in examples.texts[i]}
         rest = (
             i
@@ -25,10 +29,27 @@ def hold_out(examples: Examples, size: int, seed: int) -> tuple[Examples, Exampl
         )
     else:
         texts = [_words(text) for (text,) in examples.texts]
-        held = set(random.Random(seed).sample(_whole_texts(texts), size))
+        held = _draw(_whole_texts(texts), size, seed)
         seen = {part for i in held for part in _parts(texts[i])}
         rest = (i for i, text in enumerate(texts) if text not in seen)
-    return examples.take(rest), examples.take(sorted(held))
+    kept = examples.take(rest)
+    if not len(kept):
+        raise _too_many(size, len(examples))
+    return kept, examples.take(sorted(held))
+
+
+def _draw(candidates: Sequence[int], size: int, seed: int) -> set[int]:
+    if size >= len(candidates):
+        raise _too_many(size, len(candidates))
+    return set(random.Random(seed).sample(candidates, size))
+
+
+def _too_many(size: int, available: int) -> LabError:
+    return LabError(
+        got=f"held_out={size} of {available} examples that can be held out",
+        allowed="so few that examples unlike them are left to train on",
+        hint="lower held_out",
+    )
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -153,16 +153,18 @@ class _Run:
 
     def _evaluate(self) -> None:
         found: dict[str, float] = {}
+        loss: float | None = None
         if len(self.held_out):
             logits = predict_logits(
                 self.model, self.tokenizer, self.held_out, max_length=self.config.max_length
             )
             found = metrics(self.task, to_predictions(self.task, logits), self.held_out.labels)
+            loss = float(task_loss(self.task, logits, list(self.held_out.labels), self.config))
         headline = self.task.metrics[0]
         epoch = round(self.step / self.per_epoch, 2)
         if self.best is None or not found or found[headline] > self.best["metrics"][headline]:
             self.best = {"step": self.step, "epoch": epoch, "metrics": found, "weights": self._weights()}
-        self._log({"event": "held-out", "step": self.step, "epoch": epoch, **found})
+        self._log({"event": "held-out", "step": self.step, "epoch": epoch, "loss": loss, **found})
 
     def _log_progress(self, rate: float) -> None:
         seconds = time.monotonic() - self.clock

@@ -44,8 +44,8 @@ class Cells:
     """A heat map. Cell (row, column) is centred at y = row, x = column.
 
     values: [rows, columns]; crossed: bool [rows, columns], cells that get a cross; extra: [rows, columns, k],
-    more numbers for hovering. hover: lines of plotly's hover template (%{x}, %{y}, %{z}, %{customdata[0]}),
-    where %{y} and %{x} are the row's and the column's name (each unique).
+    more numbers or words for hovering. hover: lines of plotly's hover template (%{x}, %{y}, %{z},
+    %{customdata[0]}), where %{y} and %{x} are the row's and the column's name (each unique).
     """
 
     values: Array

@@ -155,14 +155,19 @@ def _plot(
     across: int = 2,
 ) -> Plot:
     layers, units = values.shape
+    extra = _ranks(values).astype(object)[:, :, None]
+    state: tuple[str, ...] = ()
+    if kept is not None:
+        extra = np.concatenate([extra, np.where(kept, "kept", "pruned").astype(object)[:, :, None]], axis=2)
+        state = ("%{customdata[1]}",)
     cells = Cells(
         values,
         tuple(f"layer {layer}" for layer in range(layers)),
         tuple(f"{name} {unit}" for unit in range(units)),
         scale,
-        hover=("%{y}, %{x}", "%{z:.3g}", f"rank %{{customdata[0]}} of {values.size}"),
+        hover=("%{y}, %{x}", "%{z:.3g}", f"rank %{{customdata[0]}} of {values.size}", *state),
         crossed=None if kept is None else ~kept,
-        extra=_ranks(values)[:, :, None],
+        extra=extra,
         colour_bar=bar,
     )
     return Plot(

@@ -105,7 +105,10 @@ def _axis(axis: Axis, plot: Plot, domain: list[float], anchor: str) -> dict[str,
         "showgrid": axis.grid,
         "gridcolor": GRID,
         "fixedrange": plot.has_cells,
-        "ticks": "",
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "rgba(0,0,0,0)",
+        "exponentformat": "e",
     }
     if plot.has_cells:
         drawn["type"] = "category"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsgp_lab.views.chart import Axis, Chart, Plot
-from dsgp_lab.views.style import FONT_PX, WIDTH, text_width
+from dsgp_lab.views.style import FONT_PX, WIDTH, nice_ticks, text_width
 
 LINE = round(1.5 * FONT_PX)
 EDGE = 10
@@ -57,9 +57,17 @@ def lay_out(chart: Chart) -> Layout:
 
 def _label_depth(axis: Axis, *, beside: bool) -> int:
     """Pixels that the tick labels take between the plot and the axis title."""
-    labels = ("00.00",) if axis.labels is None else axis.labels
+    _, labels = ticks_of(axis)
     longest = max((text_width(label) for label in labels), default=0)
     return (longest if beside or axis.upright else LINE - 4) + 8 if longest else 4
+
+
+def ticks_of(axis: Axis) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Return where the tick labels stand and what they say: the axis's own, or round numbers."""
+    if axis.ticks is not None and axis.labels is not None:
+        return axis.ticks, axis.labels
+    ticks = tuple(nice_ticks(min(axis.limits), max(axis.limits), 8))
+    return ticks, tuple(f"{tick:g}" for tick in ticks)
 
 
 def cross_size(cell: float) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsgp_lab.views.chart import Axis, Bars, Cells, Chart, Plot, Points, Rule, Words
-from dsgp_lab.views.layout import COLOUR_BAR, Box, Layout, cross_size, lay_out
+from dsgp_lab.views.layout import COLOUR_BAR, Box, Layout, cross_size, lay_out, ticks_of
 from dsgp_lab.views.style import DPI, FONT_PX, GRID, INK, PAPER, TITLE_PX, nice_ticks
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS = 72 / DPI
-SETTINGS = {
+SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": FONT_PX * POINTS,
     "text.parse_math": False,  # a user's text may hold $
@@ -124,8 +124,7 @@ def _rectangle(box: Box, place: Layout) -> tuple[float, float, float, float]:
 def _axis(drawn: Any, axis: Axis) -> None:
     drawn.set_label_text(axis.title)
     drawn.labelpad = 4
-    if axis.ticks is not None:
-        drawn.set_ticks(axis.ticks, axis.labels)
+    drawn.set_ticks(*ticks_of(axis))
     if axis.grid:
         drawn.grid(color=GRID, linewidth=0.8)
 
@@ -150,7 +149,7 @@ def _cells(figure: Figure, axes: Axes, mark: Cells, box: Box, place: Layout) -> 
         beside = Box(box.left + box.width + 8, box.top, COLOUR_BAR, box.height)
         bar_axes = figure.add_axes(_rectangle(beside, place))
         ticks = nice_ticks(mark.scale.low, mark.scale.high)
-        figure.colorbar(drawn, cax=bar_axes, ticks=ticks).outline.set_visible(False)  # type: ignore
+        figure.colorbar(drawn, cax=bar_axes, ticks=ticks).outline.set_visible(False)
         bar_axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         bar_axes.tick_params(length=0, pad=4)
         bar_axes.set_ylabel(mark.scale.title)
@@ -163,7 +162,7 @@ def _bars(axes: Axes, mark: Bars, box: Box) -> None:
         return
     draw = axes.barh if mark.horizontal else axes.bar
     starts = np.zeros_like(mark.lengths) if mark.starts is None else mark.starts
-    edges = {"edgecolor": PAPER, "linewidth": 0.0} if mark.hatched else {}
+    edges: dict[str, Any] = {"edgecolor": PAPER, "linewidth": 0.0} if mark.hatched else {}
     draw(mark.positions, mark.lengths, mark.thickness, starts, label=mark.name, color=mark.colour,
          hatch="//" if mark.hatched else None, **edges)  # fmt: skip
     if mark.interval is not None:

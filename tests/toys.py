@@ -1,0 +1,168 @@
+"""Toy classifiers of every family and random inputs for them: small enough to try many masks on.
+
+All parameters are random and large, biases and norms included: in a fresh transformers model biases
+are zero, and a test could not see that one is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+)
+
+from dsgp_lab import Anatomy, Mask
+
+LAYERS, NEURONS, BLOCK = 3, 48, 8
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"warm funny dull film a the is not very good bad ##s ##ly".split()]
+
+
+def toy_config(family: str, width: int = 32, heads: int = 4, **changes: Any) -> Any:
+    """A small configuration of a family; `changes` are transformers' own names."""
+    common = {"vocab_size": 64, "max_position_embeddings": 40}
+    bert_like = {
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_hidden_layers": LAYERS,
+        "intermediate_size": NEURONS,
+    }
+    match family:
+        case "bert":
+            return BertConfig(**common | bert_like | changes)
+        case "roberta":  # positions are counted from the padding id, 1
+            return RobertaConfig(**common | bert_like | {"type_vocab_size": 2} | changes)
+        case "electra":
+            return ElectraConfig(**common | bert_like | {"embedding_size": width // 2} | changes)
+        case "distilbert":
+            names = {"dim": width, "n_heads": heads, "n_layers": LAYERS, "hidden_dim": NEURONS}
+            return DistilBertConfig(**common | names | changes)
+    raise ValueError(family)
+
+
+def make_model(config: Any, num_labels: int = 3, attention: str = "sdpa", seed: int = 0) -> Any:
+    """A random classifier of a configuration, in eval mode; the same for the same seed."""
+    config.num_labels = num_labels
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            fan_in = parameter.shape[-1] if parameter.dim() > 1 else 4
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 1.5 / fan_in**0.5)
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower() and name.endswith("weight"):
+                parameter.abs_().add_(0.5)
+    return model
+
+
+def toy_model(family: str, num_labels: int = 3, attention: str = "sdpa", seed: int = 0, **config: Any) -> Any:
+    """A random toy classifier of a family."""
+    return make_model(toy_config(family, **config), num_labels, attention, seed)
+
+
+def random_order(seed: int = 0, layers: int = LAYERS, neurons: int = NEURONS) -> Tensor:
+    """A neuron order [layers, neurons] unlike the model's own."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randperm(neurons, generator=generator) for _ in range(layers)])
+
+
+def toy_anatomy(model: Any, block_size: int = BLOCK) -> Anatomy:
+    """An anatomy with several blocks a layer, neurons shuffled."""
+    anatomy = Anatomy.of(model, block_size)
+    return Anatomy.of(model, block_size, random_order(7, anatomy.num_layers, anatomy.num_neurons))
+
+
+def toy_inputs(
+    model: Any, lengths: Sequence[int], seed: int = 0, extra: int = 0, left: bool = False, pair: bool = True
+) -> dict[str, Tensor]:
+    """Random inputs of these lengths, padded on the right (or left) to the longest, and by `extra` columns.
+
+    With `pair`, the second half of each input is of token type 1, where the family has token types.
+    """
+    config = model.config
+    generator = torch.Generator().manual_seed(seed)
+    width = max(lengths) + extra
+    ids = torch.full((len(lengths), width), config.pad_token_id)
+    real, types = torch.zeros_like(ids), torch.zeros_like(ids)
+    for row, length in enumerate(lengths):
+        place = slice(width - length, width) if left else slice(0, length)
+        ids[row, place] = torch.randint(4, config.vocab_size, (length,), generator=generator)
+        real[row, place] = 1
+        types[row, place] = (torch.arange(length) >= (length + 1) // 2).long() * pair
+    inputs = {"input_ids": ids, "attention_mask": real}
+    return inputs if config.model_type == "distilbert" else inputs | {"token_type_ids": types}
+
+
+def one(inputs: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    """One input of a batch, alone and without padding."""
+    real = inputs["attention_mask"][row].bool()
+    return {name: values[row : row + 1, real] for name, values in inputs.items()}
+
+
+def random_mask(anatomy: Anatomy, batch: int = 1, keep: float = 0.5, seed: int = 0) -> Mask:
+    """Random masks, each unit kept with this chance."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = (batch, anatomy.num_layers)
+    heads = torch.rand(*layers, anatomy.num_heads, generator=generator) < keep
+    return Mask(heads, torch.rand(*layers, anatomy.num_blocks, generator=generator) < keep)
+
+
+def odd_masks(anatomy: Anatomy) -> dict[str, Mask]:
+    """Masks of one input at the edges: everything, nothing, layers with no head, no block, or neither."""
+    full, last = Mask.full(anatomy), anatomy.num_layers - 1
+
+    def without(heads: list[int], blocks: list[int]) -> Mask:
+        kept = random_mask(anatomy, keep=0.7, seed=3)
+        kept.heads[:, heads], kept.blocks[:, blocks] = False, False
+        return kept
+
+    first_head_gone = Mask(full.heads.clone(), full.blocks)
+    first_head_gone.heads[0, 0, 0] = False
+    return {
+        "full": full,
+        "empty": ~full,
+        "no heads": without(list(range(last + 1)), []),
+        "no blocks": without([], list(range(last + 1))),
+        "first layer empty": without([0], [0]),
+        "middle layer empty": without([1], [1]),
+        "last layer empty": without([last], [last]),
+        "first head gone": first_head_gone,
+        "random": random_mask(anatomy, seed=5),
+    }
+
+
+def hook_count(model: Any) -> int:
+    """Forward hooks and pre-hooks on all modules of a model."""
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules())
+
+
+def toy_tokenizer() -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of a dozen words, for single texts and pairs."""
+    numbers = {word: i for i, word in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def save_toy(folder: Path, num_labels: int = 2, family: str = "bert") -> str:
+    """A toy classifier and its tokenizer in a folder, as a user would have them."""
+    model = toy_model(family, num_labels, seed=1)
+    model.config.id2label = {i: f"class {i}" for i in range(num_labels)}
+    model.save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    return str(folder)
