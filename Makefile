@@ -1,40 +1,45 @@
-# DSGP Lab. `make lab` opens the course, `make test` runs every test; `make help` lists the rest.
-SHELL := /bin/bash
+# DSGP Lab. `make lab` opens the course, `make test` runs every test; `make` alone lists the rest.
 .DEFAULT_GOAL := help
 VENV := .venv
-BIN := $(VENV)/bin
+PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 FIRST := notebooks/00_start_here.ipynb
 
 .PHONY: help lab test quick demo bench notebooks clean
 
+# The stamp names the folder: an environment that was moved or copied is made anew.
+ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
+.PHONY: $(READY)
+endif
+
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 18
+	@echo "  PYTHON=python3.12 chooses the Python; LAB_ARGS='--port 9000' goes to JupyterLab."
 
 $(READY): pyproject.toml constraints.txt tools/make_venv.sh
-	@bash tools/make_venv.sh "$(VENV)"
-	@touch "$(READY)"
+	@bash tools/make_venv.sh $(VENV) "$(PYTHON)"
 
 lab: $(READY) ## open the course in JupyterLab (without a display: print its address)
-	@bash tools/open_lab.sh "$(BIN)" "$(FIRST)" $(LAB_ARGS)
+	@bash tools/open_lab.sh $(PY) $(FIRST) $(LAB_ARGS)
 
-test: $(READY) ## run every test: format, lint, types, units, notebooks
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
-	$(OFFLINE) $(BIN)/python -m pytest tests dsgp_lab
-	$(OFFLINE) $(BIN)/python -m pytest -p no:cacheprovider -o addopts="" --nbval --nbval-current-env notebooks
+test: $(READY) ## run every test: format, lint, types, units, doctests, notebooks
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(OFFLINE) $(PY) -m pytest --nbval --nbval-current-env tests dsgp_lab notebooks
 
 quick: $(READY) ## run the fast tests only
-	$(OFFLINE) $(BIN)/python -m pytest tests dsgp_lab -m "not slow"
+	$(OFFLINE) $(PY) -m pytest -m "not slow" tests dsgp_lab
 
 demo: $(READY) ## analyse one sentence in the terminal
-	@$(BIN)/dsgp-lab analyze "a warm, funny film" --keep 0.6
+	@$(VENV)/bin/dsgp-lab analyze "a warm, funny film" --keep 0.6
 
 bench: $(READY) ## time the cut model against the dense one (leave the machine alone meanwhile)
-	@$(BIN)/dsgp-lab bench
+	@$(VENV)/bin/dsgp-lab bench
 
 notebooks: $(READY) ## run all notebooks and store their outputs
-	$(OFFLINE) $(BIN)/python tools/run_notebooks.py
+	$(PY) tools/run_notebooks.py
 
-clean: ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dsgp_lab.egg-info build
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) build dist dsgp_lab.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ is an oracle.
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -27,7 +28,7 @@ def check_keep(keep: float) -> float:
     >>> check_keep(0.6)
     0.6
     """
-    number = isinstance(keep, int | float) and not isinstance(keep, bool)
+    number = isinstance(keep, Real) and not isinstance(keep, bool)
     if not number or not 0 < keep <= 1:
         raise LabError(
             got=f"keep={keep!r}" + (" (a text)" if isinstance(keep, str) else ""),
@@ -57,10 +58,11 @@ def plan_mask(
         raise LabError(
             got=f"scope={scope!r}", allowed="'global' or 'layer'", hint="leave it out for 'global'"
         )
-    if not isinstance(floor, int) or not 0 <= floor <= min(cost.num_heads, cost.num_blocks):
+    most = min(cost.num_heads, cost.num_blocks)
+    if not isinstance(floor, int) or isinstance(floor, bool) or not 0 <= floor <= most:
         raise LabError(
             got=f"floor={floor!r}",
-            allowed=f"a whole number from 0 to {min(cost.num_heads, cost.num_blocks)} units of each kind",
+            allowed=f"a whole number from 0 to {most} units of each kind",
             hint="floor=1 keeps at least one head and one block in every layer",
         )
     dense = cost.dense(lengths).double()

@@ -16,7 +16,7 @@ from dsgp_lab.mask import Mask
 from dsgp_lab.plan import Scope, check_keep, plan_mask
 from dsgp_lab.report import Report
 from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths, make_scorer
-from dsgp_lab.subnetwork import SubNetwork, select
+from dsgp_lab.subnetwork import SubNetwork
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -114,7 +114,7 @@ class DynamicPruner:
         )
         mark()
         if len(mask) == 1:
-            selection = select(mask)
+            selection = self.subnetwork.select(mask)
             mark()
             logits, groups = self.subnetwork.run(inputs, selection), 1
         else:

@@ -93,9 +93,9 @@ def test_training_learns_and_keeps_the_best(tokenizer, tmp_path):
     assert not model.training
 
 
-@pytest.mark.parametrize("stops", [[1], [7], [9, 10, 17]])
-def test_resumed_equals_uninterrupted(tokenizer, tmp_path, stops):
-    settings = config()
+@pytest.mark.parametrize(("stops", "average"), [([1], 0.0), ([7], 0.9), ([9, 10, 17], 0.5)])
+def test_resumed_equals_uninterrupted(tokenizer, tmp_path, stops, average):
+    settings = config(average=average)
     whole, expected = trained(tokenizer, tmp_path / "whole", settings)
     for stop in stops:
         torch.manual_seed(stop)  # another process starts with another random state
@@ -134,6 +134,20 @@ def test_without_held_out_the_last_state_is_kept(tokenizer, tmp_path):
     empty = reviews().take([])
     kept = train(config(), model, tokenizer, reviews(32), empty, tmp_path)
     assert kept == {"step": 8, "epoch": 2.0, "metrics": {}}
+
+
+def test_the_average_of_the_weights_is_kept(tokenizer, tmp_path):
+    path, model = [], toy_base(dropout=0.0)
+    hook = model.register_forward_pre_hook(lambda *_: path.append(model.classifier.bias.detach().clone()))
+    empty = reviews().take([])
+    train(config(average=0.5), model, tokenizer, reviews(32), empty, tmp_path)
+    hook.remove()
+    last = torch.load(tmp_path / SNAPSHOT, weights_only=True)["weights"]["classifier.bias"]
+    expected = path[0]
+    for step, weights in enumerate([*path[1:], last], start=1):
+        decay = min(0.5, step / (step + 10))
+        expected = decay * expected + (1 - decay) * weights
+    torch.testing.assert_close(model.classifier.bias.detach(), expected)
 
 
 def test_bf16_trains_in_float32_weights(tokenizer, tmp_path):

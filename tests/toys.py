@@ -6,13 +6,15 @@ are zero, and a test could not see that one is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -25,7 +27,13 @@ from transformers import (
 from dsgp_lab import Anatomy, Mask
 
 LAYERS, NEURONS, BLOCK = 3, 48, 8
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"warm funny dull film a the is not very good bad ##s ##ly".split()]
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    *"warm funny dull film a the is not very good bad ##s ##ly".split(),
+]
 
 
 def toy_config(family: str, width: int = 32, heads: int = 4, **changes: Any) -> Any:
@@ -144,6 +152,22 @@ def odd_masks(anatomy: Anatomy) -> dict[str, Mask]:
 def hook_count(model: Any) -> int:
     """Forward hooks and pre-hooks on all modules of a model."""
     return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules())
+
+
+def count_macs(run: Callable[[], object]) -> float:
+    """MACs of the matrix products of a run, forward and backward, by torch's own counter (a MAC is two FLOPs).
+
+    The counter has no entry for the fused CPU attention kernel, nor for addmm_ in place: the first is
+    avoided (the plain kernel computes the same products), the second is given its formula.
+    """
+
+    def in_place(_: Any, left: Sequence[int], right: Sequence[int], **_rest: Any) -> int:
+        return 2 * left[0] * left[1] * right[1]
+
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place})
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        run()
+    return counter.get_total_flops() / 2
 
 
 def toy_tokenizer() -> PreTrainedTokenizerFast:

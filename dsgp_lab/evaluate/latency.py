@@ -58,8 +58,13 @@ class LatencyTable:
     setting: str
 
     def __getitem__(self, variant: str) -> LatencyRatio:
-        """The row of a variant."""
-        return next(row for row in self.rows if row.variant == variant)
+        """The row of a variant; LabError lists the names."""
+        by_name = {row.variant: row for row in self.rows}
+        if variant not in by_name:
+            raise LabError(
+                got=f"variant {variant!r}", allowed=", ".join(by_name), hint="use one of these names"
+            )
+        return by_name[variant]
 
     def report(self) -> Report:
         """Rows for print and notebook."""

@@ -44,7 +44,7 @@ def make_scorer(scorer: str | Scorer) -> Scorer:
     """
     if isinstance(scorer, Scorer):
         return scorer
-    if scorer not in SCORERS:
+    if not isinstance(scorer, str) or scorer not in SCORERS:
         raise LabError(
             got=f"scorer={scorer!r}",
             allowed=", ".join(sorted(SCORERS)),

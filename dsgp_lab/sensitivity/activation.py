@@ -41,7 +41,7 @@ class ActivationNorm(Scorer):
     """Mean over tokens of the norm of what the unit adds to the residual stream: || c W ||.
 
     Source: the contribution norm used since Li et al. 2017 for filters; a cheap and strong baseline.
-    Cost: one forward (the products with W are the model's own, regrouped by unit).
+    Cost: one forward, and the products with both output projections once more, unit by unit.
     Limits: size is not use: a large contribution may be ignored or cancelled later.
     """
 
@@ -77,8 +77,10 @@ class ActivationNorm(Scorer):
         return UnitScores(torch.stack(heads, 1), torch.stack(blocks, 1), torch.stack(neurons, 1))
 
     def macs(self, cost: CostModel, length: int) -> int:
-        """One forward."""
-        return cost.dense(length)
+        """One forward and the output projections again."""
+        attention_out = length * cost.num_heads * cost.head_dim * cost.hidden_size
+        ffn_out = cost.num_blocks * cost.block(length) // 2
+        return cost.dense(length) + cost.num_layers * (attention_out + ffn_out)
 
 
 @dataclass(frozen=True)

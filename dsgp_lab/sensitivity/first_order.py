@@ -23,10 +23,13 @@ def gate_gradients(
     One backward serves the whole batch: gates are per input, so the summed target's gradient by an
     input's gates is that input's own.
     """
-    gates = Gates.ones(anatomy, len(inputs["input_ids"]))
-    with torch.enable_grad(), gated(anatomy, gates):
-        value = target_value(target, anatomy.model(**inputs).logits, labels)
-    heads, neurons = torch.autograd.grad(value.sum(), [gates.heads, gates.neurons])
+    # also where the caller has switched gradients off; the copies are of token ids, and small
+    with torch.inference_mode(False), torch.enable_grad():
+        gates = Gates.ones(anatomy, len(inputs["input_ids"]))
+        own = {name: values.clone() for name, values in inputs.items()}
+        with gated(anatomy, gates):
+            value = target_value(target, anatomy.model(**own).logits, labels)
+        heads, neurons = torch.autograd.grad(value.sum(), [gates.heads, gates.neurons])
     return heads, neurons
 
 

@@ -21,8 +21,10 @@ class FinetuneConfig:
 
     ``warmup`` is the share of steps in which the learning rate rises; after it it falls linearly to 0.
     ``held_out`` examples leave the training split; the best of ``evaluations`` an epoch on them is kept.
-    With ``held_out=0`` the last state is kept. ``start_from`` names a checkpoint folder whose adapter is the
-    starting point. ``precision="auto"`` computes in bf16 where the machine has matrix units for it.
+    With ``held_out=0`` the last state is kept. ``average`` is the decay per step of a moving average of the
+    weights, which is then evaluated and kept in place of the weights (0: no average). ``start_from`` names a
+    checkpoint folder whose adapter is the starting point. ``precision="auto"`` computes in bf16 where the
+    machine has matrix units for it.
     """
 
     task: str
@@ -39,6 +41,7 @@ class FinetuneConfig:
     max_length: int = 128
     held_out: int = 600
     evaluations: int = 2
+    average: float = 0.0
     precision: str = "auto"
     start_from: str | None = None
 
@@ -55,7 +58,7 @@ class FinetuneConfig:
         self._check("held_out", "0 or more examples", self.held_out >= 0)
         self._check("learning_rate", "a number above 0, below 1", 0 < self.learning_rate < 1)
         self._check("weight_decay", "a number from 0", self.weight_decay >= 0)
-        for name in ("warmup", "label_smoothing", "dropout"):
+        for name in ("warmup", "label_smoothing", "dropout", "average"):
             self._check(name, "a number from 0, below 1", 0 <= getattr(self, name) < 1)
         self._check("precision", ", ".join(PRECISIONS), self.precision in PRECISIONS)
 

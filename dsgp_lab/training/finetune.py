@@ -133,9 +133,13 @@ def main(arguments: list[str] | None = None) -> int:
         )
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--no-dev", dest="dev", action="store_false", help="leave the dev splits alone")
     options = vars(parser.parse_args(arguments))
-    out, device = options.pop("out"), options.pop("device")
-XX    except LabError as error:
+    out, device, dev = (options.pop(name) for name in ("out", "device", "dev"))
+    out = out or Path("runs") / options["task"]
+    try:
+        card = finetune(FinetuneConfig(**options), out, device=device, dev=dev, say=print)
+    except LabError as error:
         print(error, file=sys.stderr)
         return 2
     print({"dev": (card or {}).get("dev"), "teaching": (card or {}).get("teaching")})

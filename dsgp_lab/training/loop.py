@@ -91,6 +91,7 @@ class _Run:
         self.step = 0
         self.epoch = 0
         self.best: dict[str, Any] | None = None
+        self.averaged = self._weights()
         self.losses: list[float] = []
         self.clock, self.tokens = time.monotonic(), 0
         out.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,7 @@ class _Run:
             return
         self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
         self._load_weights(state["weights"])
+        self.averaged = {name: value.to(self.device) for name, value in state["averaged"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self._log({"event": "resumed", "step": self.step})
 
@@ -113,6 +115,7 @@ class _Run:
             "best": self.best,
             "losses": self.losses,
             "weights": self._weights(),
+            "averaged": self.averaged,
             "optimizer": self.optimizer.state_dict(),
         }
         save_snapshot(self.out / SNAPSHOT, state)
@@ -137,6 +140,7 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        self._update_average()
         self.losses.append(float(loss.detach()))
         self.tokens += sum(self.lengths[i] for i in chosen)
         if self.step % LOG_EVERY == 0 or self.step == self.total:
@@ -151,7 +155,17 @@ class _Run:
         self.model.eval()
         return {name: self.best[name] for name in ("step", "epoch", "metrics")}
 
+    def _update_average(self) -> None:
+        """Move the average towards the weights; at first faster, so that the start is soon forgotten."""
+        decay = min(self.config.average, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                self.averaged[name].lerp_(parameter, 1 - decay)
+
     def _evaluate(self) -> None:
+        """Judge the averaged weights on the held-out part and keep them if they are the best so far."""
+        trained = self._weights()
+        self._load_weights(self.averaged)
         found: dict[str, float] = {}
         loss: float | None = None
         if len(self.held_out):
@@ -164,6 +178,7 @@ class _Run:
         epoch = round(self.step / self.per_epoch, 2)
         if self.best is None or not found or found[headline] > self.best["metrics"][headline]:
             self.best = {"step": self.step, "epoch": epoch, "metrics": found, "weights": self._weights()}
+        self._load_weights(trained)
         self._log({"event": "held-out", "step": self.step, "epoch": epoch, "loss": loss, **found})
 
     def _log_progress(self, rate: float) -> None:
@@ -187,7 +202,7 @@ class _Run:
         self.say(line)
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().cpu().clone() for name, p in self.trainable.items()}
+        return {name: p.detach().clone() for name, p in self.trainable.items()}
 
     def _load_weights(self, weights: dict[str, Tensor]) -> None:
         with torch.no_grad():

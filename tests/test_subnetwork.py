@@ -1,0 +1,209 @@
+"""SubNetwork: selection, packing and grouping. Equality with gated runs is test_families.py's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import one, random_mask, toy_anatomy, toy_inputs, toy_model
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
+
+from dsgp_lab import Anatomy, LabError, Mask, SubNetwork, gated
+from dsgp_lab.anatomy import FAMILIES, register_family
+from dsgp_lab.packed import runs
+
+MODEL = toy_model("bert")
+ANATOMY = toy_anatomy(MODEL)
+INPUTS = toy_inputs(MODEL, [9, 3, 12, 5])
+SUB = SubNetwork(ANATOMY)
+
+
+@given(st.lists(st.booleans(), max_size=20))
+def test_runs_spell_the_mask_again(kept: list[bool]) -> None:
+    found = runs(kept)
+    rebuilt = [any(start <= i < stop for start, stop in found) for i in range(len(kept))]
+    assert rebuilt == kept
+    assert all(start < stop for start, stop in found)
+    assert all(before[1] < after[0] for before, after in zip(found, found[1:], strict=False))
+
+
+def test_selection_by_hand() -> None:
+    mask = Mask(
+        torch.tensor([[[True, False, True, True], [False] * 4, [True] * 4]]),
+        torch.tensor([[[False] * 6, [True] * 5 + [False], [False, True] * 3]]),
+    )
+    heads = [[(p.place_out.start, p.place_out.stop) for p in layer.attention.pieces] for layer in SUB.select(mask)]
+    assert heads == [[(0, 8), (8, 24)], [], [(0, 32)]]  # where the kept heads' values lie, side by side
+    blocks = [[len(piece.out_weight) for piece in layer.ffn.pieces] for layer in SUB.select(mask)]
+    assert blocks == [[], [5 * 8], [8, 8, 8]]
+    assert [(layer.attention.rows_in, layer.ffn.rows_in) for layer in SUB.select(mask)] == [
+        (3 * 24, 0),
+        (0, 5 * 8),
+        (4 * 24, 3 * 8),
+    ]
+    with pytest.raises(LabError, match=r"Got 2 masks\..*use mask\[i\]"):
+        SUB.select(mask[[0, 0]])
+
+
+def test_a_kept_run_is_a_view() -> None:
+    """Selecting copies no weight."""
+    for layer, packed in zip(SUB.select(random_mask(ANATOMY)), SUB.packed, strict=True):
+        for selected, part in ((layer.attention, packed.attention), (layer.ffn, packed.ffn)):
+            for piece in selected.pieces:
+                storage = piece.weight.untyped_storage().data_ptr()
+                assert storage == part.weight.untyped_storage().data_ptr()
+
+
+def test_weights_are_packed_unit_by_unit() -> None:
+    """Head 2 and block 1 of layer 0, found in the packed weights."""
+    attention, ffn, layer = SUB.packed[0].attention, SUB.packed[0].ffn, ANATOMY.layers[0]
+    head = slice(2 * 8, 3 * 8)
+    projections = (layer.query, layer.key, layer.value)
+    assert torch.equal(attention.weight[2 * 24 : 3 * 24], torch.cat([p.weight[head] for p in projections]))
+    assert torch.equal(attention.bias[2 * 24 : 3 * 24], torch.cat([p.bias[head] for p in projections]))
+    assert torch.equal(attention.out_weight[head], layer.attention_out.weight[:, head].T)
+    neurons = ANATOMY.order[0, 8:16]
+    assert torch.equal(ffn.weight[8:16], layer.ffn_in.weight[neurons])
+    assert torch.equal(ffn.bias[8:16], layer.ffn_in.bias[neurons])
+    assert torch.equal(ffn.out_weight[8:16], layer.ffn_out.weight[:, neurons].T)
+
+
+def test_batch_order_is_kept() -> None:
+    """Groups are run one after another; the answers come back where the inputs were."""
+    mask = random_mask(ANATOMY, 4, seed=1)
+    mask = Mask.stack([mask[0], mask[1], mask[0], mask[2]])
+    output = SUB(INPUTS, mask)
+    assert output.groups == 3
+    for row in range(4):
+        alone = SUB(one(INPUTS, row), mask[row]).logits[0]
+        torch.testing.assert_close(output.logits[row], alone, atol=1e-5, rtol=0)
+    reverse = {name: values.flip(0) for name, values in INPUTS.items()}
+    flipped = SUB(reverse, mask[[3, 2, 1, 0]]).logits.flip(0)
+    torch.testing.assert_close(flipped, output.logits, atol=1e-5, rtol=0)
+
+
+def test_one_mask_for_all_is_one_group() -> None:
+    mask = random_mask(ANATOMY)
+    shared, each = SUB(INPUTS, mask), SUB(INPUTS, mask[[0, 0, 0, 0]])
+    assert (shared.groups, each.groups) == (1, 1)
+    assert torch.equal(shared.logits, each.logits)
+
+
+def test_a_run_does_less_work() -> None:
+    """The cut run reads only the kept units: other weights may be NaN and nothing shows."""
+    model = toy_model("bert")
+    anatomy = toy_anatomy(model)
+    mask = random_mask(anatomy, seed=3)
+    expected = SubNetwork(anatomy)(INPUTS, mask).logits
+    neurons = anatomy.to_neurons(mask.blocks)[0]
+    with torch.no_grad():
+        for index, layer in enumerate(anatomy.layers):
+            channels = mask.heads[0, index].repeat_interleave(anatomy.head_dim)
+            for projection in (layer.query, layer.key, layer.value):
+                projection.weight[~channels], projection.bias[~channels] = torch.nan, torch.nan
+            layer.attention_out.weight[:, ~channels] = torch.nan
+            layer.ffn_in.weight[~neurons[index]], layer.ffn_in.bias[~neurons[index]] = torch.nan, torch.nan
+            layer.ffn_out.weight[:, ~neurons[index]] = torch.nan
+    assert torch.equal(SubNetwork(anatomy)(INPUTS, mask).logits, expected)
+    assert SubNetwork(anatomy).dense(INPUTS).isnan().any()
+
+
+def test_padding_columns_are_not_computed() -> None:
+    wide = {
+        name: torch.nn.functional.pad(values, (0, 20), value=MODEL.config.pad_token_id if "ids" in name else 0)
+        for name, values in INPUTS.items()
+    }
+    assert torch.equal(SUB.dense(wide), SUB.dense(INPUTS))
+
+
+def test_results_are_the_callers_own() -> None:
+    """A later run does not write into an earlier result."""
+    first = SUB.dense(INPUTS)
+    copy = first.clone()
+    SUB(INPUTS, random_mask(ANATOMY))
+    assert torch.equal(first, copy)
+
+
+def test_outdated_weights_are_refused() -> None:
+    model = toy_model("bert")
+    sub = SubNetwork(model)
+    before = sub.dense(INPUTS)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(**INPUTS).logits.sum().backward()
+    optimiser.step()
+    with pytest.raises(LabError, match=r"weights changed after this SubNetwork was made.*make a new SubNetwork"):
+        sub.dense(INPUTS)
+    after = SubNetwork(model).dense(INPUTS)
+    assert (after - before).abs().max() > 1e-3
+    torch.testing.assert_close(after, model(**INPUTS).logits, atol=1e-5, rtol=0)
+
+
+def test_training_mode_is_refused() -> None:
+    model = toy_model("bert")
+    sub = SubNetwork(model)
+    model.train()
+    with pytest.raises(LabError, match=r"training mode.*call model\.eval\(\) first"):
+        SubNetwork(model)
+    with pytest.raises(LabError, match=r"training mode.*call model\.eval\(\) first"):
+        sub.dense(INPUTS)
+    model.eval()
+    sub.dense(INPUTS)
+
+
+def test_masks_that_do_not_fit() -> None:
+    with pytest.raises(LabError, match="3 masks for 4 inputs"):
+        SUB(INPUTS, random_mask(ANATOMY, 3))
+    with pytest.raises(LabError, match=r"heads \[3, 4\] and blocks \[3, 1\]"):
+        SUB(INPUTS, Mask.full(toy_anatomy(MODEL, 48)))
+
+
+def test_float64_models_run_too() -> None:
+    model = toy_model("bert").double()
+    anatomy = toy_anatomy(model)
+    mask = random_mask(anatomy, 4)
+    with torch.no_grad(), gated(anatomy, mask):
+        expected = model(**INPUTS).logits
+    logits = SubNetwork(anatomy)(INPUTS, mask).logits
+    assert logits.dtype == torch.float64
+    torch.testing.assert_close(logits, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("block_size", [5, 0, -8, 96, 8.0, True, "8"])
+def test_block_sizes_that_do_not_divide(block_size: object) -> None:
+    with pytest.raises(LabError, match=r"block_size=.* for 48 neurons.*a divisor of 48: 1, 2, 3, 4, 6, 8"):
+        Anatomy.of(MODEL, block_size)  # type: ignore[arg-type]
+
+
+def test_orders_that_are_none() -> None:
+    for order in (torch.arange(48), torch.zeros(3, 48), torch.arange(48).repeat(2, 1)):
+        with pytest.raises(LabError, match=r"\[3, 48\] with each row a permutation of 0 to 47"):
+            Anatomy.of(MODEL, 8, order)
+
+
+def test_unsupported_models_are_told_what_is_supported() -> None:
+    small = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    gpt2 = GPT2ForSequenceClassification(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2))
+    message = r"a model of type 'gpt2'.*BERT \(bert\), DistilBERT.*RoBERTa.*register_family"
+    with pytest.raises(LabError, match=message):
+        SubNetwork(gpt2)
+    with pytest.raises(LabError, match="a model of type 'Linear'"):
+        SubNetwork(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+    decoder = BertForSequenceClassification(BertConfig(**small, intermediate_size=8, is_decoder=True))
+    with pytest.raises(LabError, match=r"set up as a decoder.*is_decoder=False"):
+        SubNetwork(decoder.eval())
+
+
+def test_a_family_from_outside() -> None:
+    """The recipe: describe, register, and everything runs."""
+    model = toy_model("bert")
+    model.config.model_type = "house-bert"
+    try:
+        with pytest.raises(LabError, match="'house-bert'"):
+            Anatomy.of(model)
+        register_family(replace(FAMILIES["bert"], name="House BERT", model_type="house-bert"))
+        assert torch.equal(SubNetwork(toy_anatomy(model)).dense(INPUTS), SUB.dense(INPUTS))
+    finally:
+        FAMILIES.pop("house-bert", None)
