@@ -13,8 +13,12 @@ app = typer.Typer(
     help="Dynamic structured pruning, per input, measured for real.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # which would take [options] for a style
     pretty_exceptions_enable=False,
 )
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""For commands whose arguments, --help among them, are another parser's."""
 
 Task = Annotated[str, typer.Option(help="The embedded model of this task.")]
 Model = Annotated[str | None, typer.Option(help="Your own checkpoint folder or hub id instead.")]
@@ -50,7 +54,7 @@ def analyze(
 @app.command()
 def bench(
     rounds: Annotated[int, typer.Option(help="Interleaved rounds per length.")] = 200,
-    threads: Annotated[int, typer.Option(help="Threads that torch may use.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
     task: Task = "sst2",
 ) -> None:
     """Time the model cut to half of its units against the dense one, at 25 and at 128 tokens."""
@@ -62,7 +66,7 @@ def bench(
         typer.echo(f"{bench_half(lab, tokens, rounds, threads)}\n")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings=PASS_ON, add_help_option=False)
 def train(context: typer.Context) -> None:
     """Fine-tune the base encoder on a GLUE task: dsgp-lab train TASK [options]; resumes where it stopped."""
     from dsgp_lab.training.finetune import main as finetune
@@ -70,7 +74,7 @@ def train(context: typer.Context) -> None:
     raise typer.Exit(finetune(context.args))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings=PASS_ON, add_help_option=False)
 def order(context: typer.Context) -> None:
     """Compare neuron orders of a checkpoint on held-out training data: dsgp-lab order TASK [--write]."""
     from dsgp_lab.training.order_neurons import main as order_neurons

@@ -168,7 +168,7 @@ def _group(extra: str, requirements: list[Requirement]) -> Check:
     problems = [found for r in requirements if (found := problem(r, versions[r.name]))]
     if problems:
         of = f".[{extra}]" if extra else "."
-        hint = f"pip install -e '{of}' -c constraints.txt" + (f" (for {EXTRAS[extra]})" if extra else "")
+        hint = f"pip install -e '{of}' -c constraints.txt" + (f" (only for {EXTRAS[extra]})" if extra else "")
         return Check(name, "warn" if extra else "missing", "; ".join(problems), hint)
     shown = ", ".join(f"{key} {versions[key]}" for key in NAMED if key in versions)
     return Check(name, "ok", f"{len(versions)} within bounds: {shown}")

@@ -6,7 +6,7 @@ lab.prune("a warm, funny film", keep=0.6)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ class Lab:
     """
 
     def __init__(self, task: str | TaskModel = "sst2", block_size: int | None = None) -> None:
-        source = load_task_model(task) if isinstance(task, str) else task
+        source = task if isinstance(task, TaskModel) else load_task_model(task)
         self.task = TASKS.get(source.name) if source.card is not None else None
         self.name, self.card, self.labels = source.name, source.card, source.labels
         self.model, self.tokenizer = source.model, source.tokenizer
@@ -67,7 +67,13 @@ class Lab:
 
     def encode(self, texts: Sequence[Text]) -> Inputs:
         """Texts (or pairs) as a padded batch of model inputs [batch, tokens], cut to the model's length."""
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise LabError(
+                got=f"{type(texts).__name__} {texts!r:.60}", allowed="a list of texts", hint="pass [text]"
+            )
         pieces = [self._checked(text) for text in texts]
+        if not pieces:
+            raise LabError(got="no text", allowed="at least one text", hint="pass [text]")
         if len({len(piece) for piece in pieces}) > 1:
             raise LabError(
                 got="single texts and pairs in one batch",
@@ -88,7 +94,7 @@ class Lab:
 
     def sensitivity(self, text: Text | Sequence[Text], scorer: str | Scorer = "first_order") -> Sensitivity:
         """How much each head and neuron block matters for a text, or for each of a list of texts."""
-        texts = [text] if isinstance(text, str | tuple) else list(text)
+        texts = [text] if isinstance(text, str | tuple) else text
         return self.scorer(scorer)(self.anatomy, self.encode(texts))
 
     def prune(
@@ -123,7 +129,8 @@ class Lab:
         from dsgp_lab.views import sensitivity_heatmap
 
         if keep is None:
-            scores, heads, blocks = self.sensitivity(text, scorer), None, None
+            scores = self.scorer(scorer)(self.anatomy, self.encode([text]))
+            heads, blocks = None, None
         else:
             run = self.prune(text, keep, scorer)
             scores, heads, blocks = run.sensitivity, run.mask.heads[0], run.mask.blocks[0]
@@ -228,6 +235,8 @@ class Lab:
             notices.append(
                 f"{unknown} of {len(ids)} tokens are unknown to the model, which read only the rest."
             )
+        if set(ids.tolist()) <= set(self.tokenizer.all_special_ids) and not unknown:
+            notices.append("The model reads none of these characters.")
         return tuple(notices)
 
 

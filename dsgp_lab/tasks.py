@@ -91,7 +91,7 @@ def get_task(name: str) -> Task:
     Raises:
         LabError: for an unknown name; lists the known ones.
     """
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise LabError(got=f"task {name!r}", allowed=", ".join(TASKS), hint='write for example task="sst2"')
     return TASKS[name]
 

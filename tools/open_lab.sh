@@ -8,6 +8,7 @@ shift 2
 options=(
   --ServerApp.ip=127.0.0.1
   --ServerApp.root_dir="$PWD"
+  --LabApp.default_url="/lab/tree/$notebook"
   --LabApp.news_url=None
   --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 )
@@ -16,4 +17,4 @@ if [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ] && [ "$(uname)" != Darwin ]; then
   options+=(--no-browser)
   echo "No display here: open the address with the token, printed below, in a browser on this machine."
 fi
-exec "$python" -m jupyterlab "${options[@]}" "$@" "$notebook"
+exec "$python" -m jupyterlab "${options[@]}" "$@"

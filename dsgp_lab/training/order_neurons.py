@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from torch.nn.functional import kl_div, mse_loss
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.batching import collate, encode
-from dsgp_lab.checkpoints import save_neuron_order
+from dsgp_lab.checkpoints import save_neuron_order, update_card
 from dsgp_lab.models import TaskModel, load_task_model
 from dsgp_lab.ordering import by_importance, coactivation_order
 from dsgp_lab.pruner import DynamicPruner
@@ -44,6 +46,13 @@ class OrderComparison:
         """The orders, best first."""
         names = {name for name, _, _ in self.distances}
         return sorted(names, key=lambda name: sum(v for (n, _, _), v in self.distances.items() if n == name))
+
+    def record(self) -> dict[str, Any]:
+        """The mean distance of each order, for the card."""
+        means = {
+            name: round(mean(v for (n, _, _), v in self.distances.items() if n == name) for name in self.orders
+        }
+        return {"mean_distance": means, "held_out": self.examples}
 
     def report(self) -> Report:
         """One row for each order and method."""
@@ -103,8 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparison, orders = compare_orders(own, calibration, held_out)
     print(comparison.report().text())
     if options.write:
-        save_neuron_order(data_folder() / "checkpoints" / options.task, orders[comparison.orders[0]])
-        print(f"Stored the order by {comparison.orders[0]}.")
+        best, folder = comparison.orders[0], data_folder() / "checkpoints" / options.task
+        save_neuron_order(folder, orders[best])
+        entry = {"order": best, "command": f"dsgp-lab order {options.task} --write"}
+        update_card(folder, {"neuron_order": entry | comparison.record()})
+        print(f"Stored the order: {best}.")
     return 0
 
 
