@@ -35,7 +35,7 @@ def analyze(
     task: Task = "sst2",
     model: Model = None,
 ) -> None:
-    """Score one text, cut the model to it, run both, and print what happened."""
+    """Score a text, cut the model to it, run both; print what happened."""
     from rich.console import Console
     from rich.text import Text
 
@@ -57,7 +57,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
     task: Task = "sst2",
 ) -> None:
-    """Time the model cut to half of its units against the dense one, at 25 and at 128 tokens."""
+    """Time half of the units against all, at 25 and 128 tokens."""
     from dsgp_lab.evaluate.bench import bench_half
     from dsgp_lab.lab import Lab
 
@@ -68,7 +68,7 @@ def bench(
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def train(context: typer.Context) -> None:
-    """Fine-tune the base encoder on a GLUE task: dsgp-lab train TASK [options]; resumes where it stopped."""
+    """Fine-tune on a GLUE task: train TASK [options]. Resumes where it stopped."""
     from dsgp_lab.training.finetune import main as finetune
 
     raise typer.Exit(finetune(context.args))
@@ -76,7 +76,7 @@ def train(context: typer.Context) -> None:
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def order(context: typer.Context) -> None:
-    """Compare neuron orders of a checkpoint on held-out training data: dsgp-lab order TASK [--write]."""
+    """Compare neuron orders on held-out data: order TASK [--write]."""
     from dsgp_lab.training.order_neurons import main as order_neurons
 
     raise typer.Exit(order_neurons(context.args))
@@ -84,7 +84,7 @@ def order(context: typer.Context) -> None:
 
 @app.command()
 def doctor() -> None:
-    """Say what is installed and found, what is missing, and how to get it."""
+    """Say what is found, what is missing, and how to get it."""
     from dsgp_lab.doctor import diagnose
 
     diagnosis = diagnose()

@@ -3,14 +3,13 @@
 Query, key and value rows lie head by head, neuron rows block by block, and the two output
 projections are transposed, so that the units kept in a layer are a few *runs* of neighbouring rows.
 A run is a view and costs no copy. (Copying the kept rows together first takes 0.78 of the dense time
-at 25 tokens and half of the units; runs take 0.58.) Views are made once for each possible run, since
-at these sizes a dozen Python operations cost as much as a small product.
+at 25 tokens and half of the units; runs take 0.58.) Selections are remembered, since at these sizes a
+dozen Python operations cost as much as a small product.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -22,8 +21,10 @@ from dsgp_lab.anatomy import Anatomy, LayerParts
 Run = tuple[int, int]
 """First unit and the one after the last."""
 
+REMEMBERED = 512
+"""Selections kept by each part of a layer: at most 4 MB in the base encoder's largest part."""
 
-@lru_cache(maxsize=4096)
+
 def runs(kept: tuple[bool, ...]) -> tuple[Run, ...]:
     """Neighbouring kept units as half-open intervals.
 
@@ -44,22 +45,20 @@ def runs(kept: tuple[bool, ...]) -> tuple[Run, ...]:
 class Piece(NamedTuple):
     """One run's weights, and where its values go among those of all kept units.
 
-    Side by side, `weight` is [hidden, rows in] and `bias` [rows in]; upright, they are [rows in, hidden]
-    and [rows in, 1]. `out_weight` is [rows out, hidden].
+    weight [hidden, rows in] and out_weight [rows out, hidden].
     """
 
     weight: Tensor
-    bias: Tensor
     out_weight: Tensor
     place_in: slice
     place_out: slice
 
 
 class PartSelection(NamedTuple):
-    """The pieces that attention or the feed-forward part of a layer runs, and their rows in together."""
+    """What attention or the feed-forward part of a layer runs: its pieces, and their biases [rows in]."""
 
     pieces: tuple[Piece, ...]
-    rows_in: int
+    bias: Tensor
 
 
 class LayerSelection(NamedTuple):
@@ -94,27 +93,32 @@ class PackedPart:
     norm: Norm
     unit_in: int
     unit_out: int
-    views: dict[tuple[Run, bool], tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    selections: dict[tuple[bool, ...], PartSelection] = field(default_factory=dict)
 
-    def select(self, kept: tuple[Run, ...], upright: bool) -> PartSelection:
-        """The pieces of some runs."""
-        pieces, units = [], 0
-        for run in kept:
-            views = self.views.get((run, upright))
-            if views is None:
-                views = self.views[run, upright] = self._view(run, upright)
-            end = units + run[1] - run[0]
-            place_in = slice(units * self.unit_in, end * self.unit_in)
-            place_out = slice(units * self.unit_out, end * self.unit_out)
-            pieces.append(Piece(*views, place_in, place_out))
+    def select(self, kept: tuple[bool, ...]) -> PartSelection:
+        """The pieces of the kept units; the last few hundred answers are remembered."""
+        selection = self.selections.get(kept)
+        if selection is None:
+            if len(self.selections) >= REMEMBERED:
+                self.selections.clear()
+            selection = self.selections[kept] = self._select(runs(kept))
+        return selection
+
+    def _select(self, found: tuple[Run, ...]) -> PartSelection:
+        pieces, biases, units = [], [self.bias[:0]], 0
+        for start, stop in found:
+            rows = slice(start * self.unit_in, stop * self.unit_in)
+            end = units + stop - start
+            piece = Piece(
+                weight=self.weight[rows].T,
+                out_weight=self.out_weight[start * self.unit_out : stop * self.unit_out],
+                place_in=slice(units * self.unit_in, end * self.unit_in),
+                place_out=slice(units * self.unit_out, end * self.unit_out),
+            )
+            pieces.append(piece)
+            biases.append(self.bias[rows])
             units = end
-        return PartSelection(tuple(pieces), units * self.unit_in)
-
-    def _view(self, run: Run, upright: bool) -> tuple[Tensor, Tensor, Tensor]:
-        rows = slice(run[0] * self.unit_in, run[1] * self.unit_in)
-        weight, bias = self.weight[rows], self.bias[rows]
-        out_weight = self.out_weight[run[0] * self.unit_out : run[1] * self.unit_out]
-        return (weight, bias[:, None], out_weight) if upright else (weight.T, bias, out_weight)
+        return PartSelection(tuple(pieces), torch.cat(biases))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,16 +130,8 @@ class PackedLayer:
     activation: nn.Module
 
     def select(self, heads: tuple[bool, ...], blocks: tuple[bool, ...]) -> LayerSelection:
-        """What the layer runs under one input's mask.
-
-        Several runs of blocks are computed upright, each run writing one contiguous piece: at 25 tokens
-        and four runs 10 % faster than side by side.
-        """
-        head_runs, block_runs = runs(heads), runs(blocks)
-        return LayerSelection(
-            self.attention.select(head_runs, upright=False),
-            self.ffn.select(block_runs, upright=len(block_runs) > 1),
-        )
+        """What the layer runs under one input's mask."""
+        return LayerSelection(self.attention.select(heads), self.ffn.select(blocks))
 
 
 @torch.no_grad()

@@ -107,12 +107,7 @@ class SubNetwork:
         """
         total = rows + packed.attention.out_bias
         if kept.pieces:
-            if len(kept.pieces) == 1:
-                projected = torch.addmm(kept.pieces[0].bias, rows, kept.pieces[0].weight)
-            else:
-                projected = rows.new_empty(len(rows), kept.rows_in)
-                for piece in kept.pieces:
-                    torch.addmm(piece.bias, rows, piece.weight, out=projected[:, piece.place_in])
+            projected = _project(rows, kept)
             by_head = projected.view(batch, len(rows) // batch, -1, 3, self.anatomy.head_dim)
             query, key, value = by_head.permute(3, 0, 2, 1, 4).unbind(0)
             context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -124,17 +119,10 @@ class SubNetwork:
     def _ffn(self, packed: PackedLayer, rows: Tensor, kept: PartSelection) -> Tensor:
         """Rows [batch * tokens, hidden] through the feed-forward part, residual and norm."""
         total = rows + packed.ffn.out_bias
-        if len(kept.pieces) == 1:
-            piece = kept.pieces[0]
-            active = packed.activation(torch.addmm(piece.bias, rows, piece.weight))
-            total.addmm_(active, piece.out_weight)
-        elif kept.pieces:
-            upright, columns = rows.new_empty(kept.rows_in, len(rows)), rows.T
+        if kept.pieces:
+            active = packed.activation(_project(rows, kept))
             for piece in kept.pieces:
-                torch.addmm(piece.bias, piece.weight, columns, out=upright[piece.place_in])
-            active = packed.activation(upright)
-            for piece in kept.pieces:
-                total.addmm_(active[piece.place_out].T, piece.out_weight)
+                total.addmm_(active[:, piece.place_out], piece.out_weight)
         return torch.layer_norm(total, *packed.ffn.norm)
 
     def _weight_versions(self) -> list[tuple[int, int]]:
@@ -148,6 +136,16 @@ def _refuse_training(anatomy: Anatomy) -> None:
             allowed="a model in evaluation mode",
             hint="call model.eval() first",
         )
+
+
+def _project(rows: Tensor, kept: PartSelection) -> Tensor:
+    """The kept units' values, side by side [rows, rows in]: one product for each piece, then all biases."""
+    if len(kept.pieces) == 1:
+        return torch.addmm(kept.bias, rows, kept.pieces[0].weight)
+    projected = rows.new_empty(len(rows), len(kept.bias))
+    for piece in kept.pieces:
+        torch.mm(rows, piece.weight, out=projected[:, piece.place_in])
+    return projected.add_(kept.bias)
 
 
 def _weights(layer: LayerParts) -> list[Tensor]:

@@ -14,7 +14,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import (
-    BLOCK,
     LAYERS,
     NEURONS,
     count_macs,
@@ -225,7 +224,9 @@ class FamilySuite(ABC):
             assert torch.equal(planned.blocks, mask[row].blocks)
             torch.testing.assert_close(sub(alone, planned).logits[0], logits[row], **CLOSE)
 
-    def test_one_mask_never_touches_another_input(self, model: Any, anatomy: Anatomy, sub: SubNetwork) -> None:
+    def test_one_mask_never_touches_another_input(
+        self, model: Any, anatomy: Anatomy, sub: SubNetwork
+    ) -> None:
         inputs = toy_inputs(model, [9, 9, 9])
         mask = random_mask(anatomy, 3, seed=1)
         other = Mask.stack([mask[0], random_mask(anatomy, seed=2), mask[2]])
@@ -268,7 +269,9 @@ class FamilySuite(ABC):
         assert torch.equal(plain[0], shuffled[0])
         assert torch.equal(plain[1], shuffled[1])
 
-    def test_model_is_restored_after_an_exception(self, model: Any, anatomy: Anatomy, sub: SubNetwork) -> None:
+    def test_model_is_restored_after_an_exception(
+        self, model: Any, anatomy: Anatomy, sub: SubNetwork
+    ) -> None:
         inputs = toy_inputs(model, [4, 4])
         broken = inputs | {"input_ids": inputs["input_ids"] + 10_000}
         mask = random_mask(anatomy)

@@ -173,16 +173,18 @@ def test_gradients_in_two_threads_at_once() -> None:
 @pytest.mark.parametrize("shape", [(1, 3, 5), (1, 2, 4), (1, 3, 1)])
 def test_gates_of_the_wrong_shape(shape: tuple[int, int, int]) -> None:
     gates = Gates(torch.ones(shape), torch.ones(1, 3, 48))
-    message = r"gates on heads \[\d, \d\] and neurons \[3, 48\].*Allowed: heads \[3, 4\] and neurons \[3, 48\]"
+    message = (
+        r"gates on heads \[\d, \d\] and neurons \[3, 48\].*Allowed: heads \[3, 4\] and neurons \[3, 48\]"
+    )
     with pytest.raises(LabError, match=message), gated(ANATOMY, gates):
         pass
 
 
 def test_masks_of_the_wrong_shape() -> None:
     mask = random_mask(ANATOMY)
-    with pytest.raises(LabError, match=r"blocks \[3, 6\].*heads \[3, 4\] and blocks \[3, 1\] for this model"):
-        with gated(MODEL, mask):  # the model alone has one block a layer
-            pass
+    message = r"blocks \[3, 6\].*heads \[3, 4\] and blocks \[3, 1\] for this model"
+    with pytest.raises(LabError, match=message), gated(MODEL, mask):  # one block a layer by itself
+        pass
     with pytest.raises(LabError, match="gates for 2 inputs and a batch of 3"), gated(ANATOMY, mask[[0, 0]]):
         logits()
 

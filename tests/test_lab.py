@@ -79,7 +79,9 @@ def test_prune_single_and_pair(toy_lab: Lab, text: Any) -> None:
     mask = plan_mask(scores, CostModel.of(toy_lab.anatomy), torch.tensor([len(run.tokens)]), 0.5)
     assert torch.equal(run.mask.heads, mask.heads)
     assert torch.equal(run.mask.blocks, mask.blocks)
-    assert run.prediction.logits == pytest.approx(toy_lab.subnetwork(inputs, mask).logits[0].tolist(), abs=1e-5)
+    assert run.prediction.logits == pytest.approx(
+        toy_lab.subnetwork(inputs, mask).logits[0].tolist(), abs=1e-5
+    )
     assert run.macs.kept <= 0.5 * run.macs.dense == 0.5 * toy_lab.cost.dense(len(run.tokens))
     assert run.agrees == (run.prediction.index == run.dense.index)
     assert run.notices == ()
@@ -117,7 +119,9 @@ def test_every_family_from_a_folder(tmp_path: Path, family: str) -> None:
 @pytest.mark.parametrize("name", [*sorted(SCORERS)])
 def test_every_scorer_by_name(toy_lab: Lab, name: str) -> None:
     if name == "flap":  # calibrated first, for which a foreign model needs examples
-        with pytest.raises(LabError, match=r"no calibration examples for .*lab\.calibrate\(scorer, examples\)"):
+        with pytest.raises(
+            LabError, match=r"no calibration examples for .*lab\.calibrate\(scorer, examples\)"
+        ):
             toy_lab.prune("a warm film", scorer=name)
         return
     run = toy_lab.prune("a warm film", scorer=name)
@@ -147,7 +151,9 @@ def test_sensitivity_of_several_texts(toy_lab: Lab) -> None:
     texts = ["a warm film", "dull", "the film is not very good"]
     together = toy_lab.sensitivity(texts)
     for row, text in enumerate(texts):
-        torch.testing.assert_close(together[row].flat(), toy_lab.sensitivity(text).flat(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            together[row].flat(), toy_lab.sensitivity(text).flat(), atol=1e-4, rtol=1e-4
+        )
     pairs = toy_lab.sensitivity([("warm", "film"), ("dull", "film")])
     assert len(pairs) == 2
     assert len(toy_lab.sensitivity(("warm", "film"))) == 1
@@ -164,7 +170,10 @@ def test_compare(toy_lab: Lab) -> None:
     assert 0 < comparison.overlap < 1
     scores = [run.sensitivity.flat()[0].numpy() for run in (first, second)]
     assert comparison.rank_correlation == pytest.approx(spearmanr(*scores).statistic)
-    for text, mask, swapped in ((a, second.mask, comparison.swapped_a), (b, first.mask, comparison.swapped_b)):
+    for text, mask, swapped in (
+        (a, second.mask, comparison.swapped_a),
+        (b, first.mask, comparison.swapped_b),
+    ):
         logits = toy_lab.subnetwork(toy_lab.encode([text]), mask).logits[0]
         assert swapped.logits == pytest.approx(logits.tolist(), abs=1e-5)
     assert "Overlap of the masks" in str(comparison)
@@ -241,9 +250,12 @@ def test_odd_texts(request: pytest.FixtureRequest, lab_name: str, text: str) -> 
     assert 0 < run.macs.share <= 0.6
     unknown = run.tokens.count("[UNK]")
     said = [notice for notice in run.notices if "unknown to the model" in notice]
-    assert said == [f"{unknown} of {len(run.tokens)} tokens are unknown to the model, which read only the rest."][
-        : bool(unknown)
-    ]
+    assert (
+        said
+        == [f"{unknown} of {len(run.tokens)} tokens are unknown to the model, which read only the rest."][
+            : bool(unknown)
+        ]
+    )
 
 
 def test_text_of_no_visible_character(sst2: Lab) -> None:
@@ -290,7 +302,9 @@ def test_a_pair_where_a_single_text_is_due(sst2: Lab) -> None:
 
 def test_a_single_text_where_a_pair_is_due(toy_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy_lab, "task", get_task("mrpc"))
-    message = r"1 text for .*Allowed: a pair \(first, second\) \(sentence1, sentence2\).*\(\"first text\", \"second"
+    message = (
+        r"1 text for .*Allowed: a pair \(first, second\) \(sentence1, sentence2\).*\(\"first text\", \"second"
+    )
     with pytest.raises(LabError, match=message):
         toy_lab.prune("a warm film")
     toy_lab.prune(("a warm film", "a dull film"))
@@ -303,7 +317,9 @@ def test_budgets(toy_lab: Lab, keep: Any) -> None:
         assert toy_lab.prune("a warm film", keep=keep).macs.share == 1
         return
     for call in (toy_lab.prune, lambda text, keep: toy_lab.compare(text, text, keep)):
-        with pytest.raises(LabError, match=f"^Got keep={re.escape(repr(keep))}.*a number above 0 and at most 1"):
+        with pytest.raises(
+            LabError, match=f"^Got keep={re.escape(repr(keep))}.*a number above 0 and at most 1"
+        ):
             call("a warm film", keep)
 
 

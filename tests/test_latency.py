@@ -120,7 +120,7 @@ def test_too_few_rounds(rounds: int) -> None:
 
 
 def test_unknown_baseline() -> None:
-    with pytest.raises(LabError, match="baseline 'dense', 100 rounds.*one of a, b and"):
+    with pytest.raises(LabError, match=r"baseline 'dense', 100 rounds.*one of a, b and"):
         measure_latency({"a": lambda: None, "b": lambda: None}, "dense")
 
 

@@ -84,8 +84,16 @@ def test_rows() -> None:
 @pytest.mark.parametrize(
     ("heads", "blocks", "message"),
     [
-        (torch.ones(1, 2, 3), torch.ones(1, 2, 3).bool(), r"heads of type torch\.float32 and shape \[1, 2, 3\]"),
-        (torch.ones(2, 3).bool(), torch.ones(1, 2, 3).bool(), r"shape \[2, 3\].*a bool tensor \[batch, layers"),
+        (
+            torch.ones(1, 2, 3),
+            torch.ones(1, 2, 3).bool(),
+            r"heads of type torch\.float32 and shape \[1, 2, 3\]",
+        ),
+        (
+            torch.ones(2, 3).bool(),
+            torch.ones(1, 2, 3).bool(),
+            r"shape \[2, 3\].*a bool tensor \[batch, layers",
+        ),
         (torch.ones(1, 2, 3).bool(), torch.ones(1, 2, 3).int(), r"blocks of type torch\.int32"),
         (torch.ones(1, 2, 3).bool(), torch.ones(2, 2, 3).bool(), "the same batch and layers in both"),
         (torch.ones(1, 2, 3).bool(), torch.ones(1, 3, 3).bool(), "the same batch and layers in both"),
@@ -104,5 +112,7 @@ def test_check_fits() -> None:
     with pytest.raises(LabError, match=r"2 masks for 3 inputs.*pass mask\[0\]"):
         mask.check_fits(ANATOMY, 3)
     fewer_layers = Mask(mask.heads[:, :2], mask.blocks[:, :2])
-    with pytest.raises(LabError, match=r"heads \[2, 4\] and blocks \[2, 6\].*heads \[3, 4\] and blocks \[3, 6\]"):
+    with pytest.raises(
+        LabError, match=r"heads \[2, 4\] and blocks \[2, 6\].*heads \[3, 4\] and blocks \[3, 6\]"
+    ):
         fewer_layers.check_fits(ANATOMY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,16 @@ BLOCKS_CHEAPER = CostModel(3, 4, 6, 32, 8, 4)
 HEADS_CHEAPER = CostModel(3, 4, 6, 32, 8, 64)
 
 
-def scores(seed: int, scorer_share: float = 0.0, signed: bool = True, oracle: bool | None = None) -> Sensitivity:
+def scores(
+    seed: int, scorer_share: float = 0.0, signed: bool = True, oracle: bool | None = None
+) -> Sensitivity:
     """Random scores of three inputs, by a scorer that costs this share of the dense MACs."""
     generator = torch.Generator().manual_seed(seed)
     heads, blocks = torch.randn(3, 3, 4, generator=generator), torch.randn(3, 3, 6, generator=generator)
     if not signed:
         heads, blocks = heads.abs(), blocks.abs()
     macs = (scorer_share * COST.dense(LENGTHS)).long()
-    return Sensitivity(
-        heads, blocks, "toy", macs, oracle=scorer_share == 0 if oracle is None else oracle
-    )
+    return Sensitivity(heads, blocks, "toy", macs, oracle=scorer_share == 0 if oracle is None else oracle)
 
 
 def layer_macs(cost: CostModel, mask: Mask) -> torch.Tensor:
@@ -72,7 +73,7 @@ def test_budget_is_kept_and_used_up_in_every_layer(seed: int, keep: float, cost:
 @given(seeds, st.lists(keeps, min_size=2, max_size=6), costs, st.sampled_from(["global", "layer"]))
 def test_more_budget_never_keeps_less(seed: int, shares: list[float], cost: CostModel, scope: Any) -> None:
     kept = [cost.masked(plan_mask(scores(seed), cost, LENGTHS, k, scope), LENGTHS) for k in sorted(shares)]
-    assert all((less <= more).all() for less, more in zip(kept, kept[1:], strict=False))
+    assert all((less <= more).all() for less, more in pairwise(kept))
 
 
 @given(seeds, costs, st.sampled_from(["global", "layer"]))
@@ -86,9 +87,13 @@ def test_best_units_of_a_kind_come_first(seed: int, keep: float, scope: Any) -> 
     given_scores = scores(seed)
     mask = plan_mask(given_scores, COST, LENGTHS, keep, scope)
     for values, kept in ((given_scores.heads, mask.heads), (given_scores.blocks, mask.blocks)):
-        rows = (values.flatten(1), kept.flatten(1)) if scope == "global" else (
-            values.flatten(0, 1),
-            kept.flatten(0, 1),
+        rows = (
+            (values.flatten(1), kept.flatten(1))
+            if scope == "global"
+            else (
+                values.flatten(0, 1),
+                kept.flatten(0, 1),
+            )
         )
         for row_values, row_kept in zip(*rows, strict=True):
             if row_kept.any() and not row_kept.all():
@@ -207,7 +212,9 @@ def test_what_is_no_floor(floor: Any) -> None:
 
 def test_a_budget_below_the_floor_says_what_would_do() -> None:
     floor_share = 3 * (COST.head(3) + COST.block(3)) / COST.dense(3)
-    with pytest.raises(LabError, match=rf"keep=0\.05 for input 0.*floor of 1 needs {floor_share:.3f}") as caught:
+    with pytest.raises(
+        LabError, match=rf"keep=0\.05 for input 0.*floor of 1 needs {floor_share:.3f}"
+    ) as caught:
         plan_mask(scores(0), COST, LENGTHS, 0.05, floor=1)
     assert f"keep of at least {floor_share:.3f}" in caught.value.allowed
     plan_mask(scores(0), COST, LENGTHS[:1].expand(3), floor_share + 1e-9, floor=1)

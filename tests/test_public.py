@@ -31,7 +31,7 @@ def test_import_is_quick_and_loads_no_torch() -> None:
     """Timed in a fresh interpreter, best of three: the machine may be busy."""
     code = (
         "import sys, time; start = time.perf_counter(); import dsgp_lab; from dsgp_lab import LabError;"
-        "print(time.perf_counter() - start, *(m for m in ('torch', 'transformers', 'plotly') if m in sys.modules))"
+        "print(time.perf_counter() - start, *{'torch', 'transformers', 'plotly'} & set(sys.modules))"
     )
     seconds = []
     for _ in range(3):

@@ -101,7 +101,9 @@ def assert_units(scores: Sensitivity, reference: Any, **tolerance: float) -> Non
             if scores.neurons is not None:
                 for neuron in range(0, NEURONS, 5):
                     expected = reference(row, "blocks", layer, [neuron])
-                    assert float(scores.neurons[row, layer, neuron]) == pytest.approx(float(expected), **close)
+                    assert float(scores.neurons[row, layer, neuron]) == pytest.approx(
+                        float(expected), **close
+                    )
     assert scores.heads.std() > 1e-3
     assert scores.blocks.std() > 1e-3
 
@@ -192,7 +194,11 @@ def fluctuation(
     tokens = seen[row].channels(part, layer).detach()
     total = 0.0
     for j in columns:
-        center = tokens[:, j].mean() if means is None else means["heads" if part == "heads" else "neurons"][layer, j]
+        center = (
+            tokens[:, j].mean()
+            if means is None
+            else means["heads" if part == "heads" else "neurons"][layer, j]
+        )
         variance = float(((tokens[:, j] - center) ** 2).mean())
         total += variance * float((weight_of(part, layer)[:, j] ** 2).sum())
     return total

@@ -27,13 +27,9 @@ from transformers import (
 from dsgp_lab import Anatomy, Mask
 
 LAYERS, NEURONS, BLOCK = 3, 48, 8
-VOCABULARY = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    *"warm funny dull film a the is not very good bad ##s ##ly".split(),
-]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+WORDS = ["warm", "funny", "dull", "film", "a", "the", "is", "not", "very", "good", "bad", "##s", "##ly"]
+VOCABULARY = SPECIAL + WORDS
 
 
 def toy_config(family: str, width: int = 32, heads: int = 4, **changes: Any) -> Any:
@@ -155,7 +151,7 @@ def hook_count(model: Any) -> int:
 
 
 def count_macs(run: Callable[[], object]) -> float:
-    """MACs of the matrix products of a run, forward and backward, by torch's own counter (a MAC is two FLOPs).
+    """MACs of the matrix products of a run, forward and backward, by torch's counter (a MAC is two FLOPs).
 
     The counter has no entry for the fused CPU attention kernel, nor for addmm_ in place: the first is
     avoided (the plain kernel computes the same products), the second is given its formula.

@@ -50,7 +50,8 @@ class OrderComparison:
     def record(self) -> dict[str, Any]:
         """The mean distance of each order, for the card."""
         means = {
-            name: round(mean(v for (n, _, _), v in self.distances.items() if n == name) for name in self.orders
+            name: round(mean(v for (n, _, _), v in self.distances.items() if n == name), 4)
+            for name in self.orders
         }
         return {"mean_distance": means, "held_out": self.examples}
 

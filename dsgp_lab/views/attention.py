@@ -9,7 +9,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.views.chart import Axis, Cells, Chart, Plot, Scale
-from dsgp_lab.views.style import Array, finite, percent, shorten
+from dsgp_lab.views.style import Array, finite, percent, sentence, shorten
 from dsgp_lab.views.view import View, make_view
 
 LONGEST_LABEL = 12
@@ -67,7 +67,7 @@ def attention_map(
         *([notice] if notice else []),
     ]
     height = int(np.clip(22 * count, 150, 560))
-    alt = f"{title}. Heat map of {len(tokens)} by {len(tokens)} tokens."
+    alt = f"{sentence(title)} Heat map of {len(tokens)} by {len(tokens)} tokens."
     return make_view(Chart(shorten(title, 70), ((plot,),), (height,), notice), alt, facts)
 
 

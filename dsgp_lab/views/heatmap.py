@@ -12,7 +12,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.views.chart import Axis, Cells, Chart, Plot, Scale
-from dsgp_lab.views.style import Array, as_array, finite, short, shorten
+from dsgp_lab.views.style import Array, as_array, finite, sentence, short, shorten
 from dsgp_lab.views.view import View, make_view
 
 UNITS = ("head", "neuron block")
@@ -47,7 +47,7 @@ def sensitivity_heatmap(
         for value, mask, name, top, first in zip(values, kept, names, tops, (True, False), strict=True)
     )
     chart = Chart(shorten(title, 70), (plots,), (_height(len(values[0])),), _notice(kept))
-    alt = f"{title}. Heat maps of {_sizes(values, names)}."
+    alt = f"{sentence(title)} Heat maps of {_sizes(values, names)}."
     facts = [
         line
         for value, mask, name in zip(values, kept, names, strict=True)
@@ -114,7 +114,9 @@ def sensitivity_grid(
         facts += [f"- {label}: {_top(value, name)}" for label, value in zip(labels, values, strict=True)]
     height = _height(len(values[0]), len(inputs))
     chart = Chart(shorten(title, 70), tuple(rows), (height, height), _notice(all_kept))
-    return make_view(chart, f"{title}. Heat maps of {len(inputs)} inputs on one scale per row.", facts)
+    return make_view(
+        chart, f"{sentence(title)} Heat maps of {len(inputs)} inputs on one scale per row.", facts
+    )
 
 
 def _kept(mask: Any, values: Array, name: str) -> Array | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.views.chart import Axis, Bars, Chart, Plot, Rule
-from dsgp_lab.views.style import BLUE, ORANGE, as_array, finite, percent, short, shorten
+from dsgp_lab.views.style import BLUE, ORANGE, as_array, finite, percent, sentence, short, shorten
 from dsgp_lab.views.view import View, make_view
 
 
@@ -86,5 +86,7 @@ def neuron_bars(
         f"The strongest {tenth} neurons hold {percent(float(share))} of the sum of magnitudes",
     ]
     return make_view(
-        Chart(shorten(title, 70), ((plot,),), (260,)), f"{title}. Bars for {len(numbers)} neurons.", facts
+        Chart(shorten(title, 70), ((plot,),), (260,)),
+        f"{sentence(title)} Bars for {len(numbers)} neurons.",
+        facts,
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.views.chart import Axis, Bars, Chart, Plot, Words
-from dsgp_lab.views.style import BLUE, GREY, ORANGE, SERIES, Array, finite, percent, short, shorten
+from dsgp_lab.views.style import BLUE, GREY, ORANGE, SERIES, Array, finite, percent, sentence, short, shorten
 from dsgp_lab.views.view import View, make_view
 
 LONGEST_LABEL = 26
@@ -70,7 +70,7 @@ def prediction_bars(labels: Sequence[str], dense: Any, pruned: Any, *, title: st
     ]
     facts.append("Same prediction." if best[0] == best[1] else "The prediction changed.")
     chart = Chart(shorten(title, 70), ((plot,),), (max(110, 62 * len(labels)),))
-    return make_view(chart, f"{title}. Bars of the probabilities of {len(labels)} classes.", facts)
+    return make_view(chart, f"{sentence(title)} Bars of the probabilities of {len(labels)} classes.", facts)
 
 
 def cost_bars(
@@ -94,7 +94,7 @@ def cost_bars(
         f"Dense: {short(dense / 1e6)} {unit}",
     ]
     chart = Chart(shorten(title, 70), ((_stacked(rows, unit, percent(share)),),), (110,))
-    return make_view(chart, f"{title}. Stacked bars: dense, and pruned with its scorer.", facts)
+    return make_view(chart, f"{sentence(title)} Stacked bars: dense, and pruned with its scorer.", facts)
 
 
 def timing_bars(
@@ -117,7 +117,7 @@ def timing_bars(
     plot = _stacked(rows, "milliseconds", percent(share), interval)
     chart = Chart(shorten(title, 70), ((plot,),), (110,), notice)
     facts = [f"Pruned run in steps: {', '.join(steps)}. Times differ between machines: see the figure."]
-    return make_view(chart, f"{title}. Stacked bars: dense, and pruned step by step.", facts)
+    return make_view(chart, f"{sentence(title)} Stacked bars: dense, and pruned step by step.", facts)
 
 
 def _stacked(

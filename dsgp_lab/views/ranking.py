@@ -9,7 +9,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.views.chart import Axis, Bars, Chart, Plot, Points, Rule, Words
-from dsgp_lab.views.style import SERIES, Array, finite, percent, short, shorten
+from dsgp_lab.views.style import SERIES, Array, finite, percent, sentence, short, shorten
 from dsgp_lab.views.view import View, make_view
 
 LONGEST_LABEL = 26
@@ -39,7 +39,7 @@ def rank_correlation_bars(
     ordered = numbers[order]
     interval = None if ends is None else (ends[0][order], ends[1][order])
     reach = np.maximum(ordered, 0.0) if interval is None else np.maximum(interval[1], 0.0)
-    words = tuple(f"{value:.2f}" for value in ordered + 0.0)
+    words = tuple(f"{value:.2f}" for value in np.round(ordered, 2) + 0.0)
     between = () if interval is None else ("from %{customdata[2]} to %{customdata[3]}",)
     bars = Bars(
         "",
@@ -61,7 +61,7 @@ def rank_correlation_bars(
     )
     chart = Chart(shorten(title, 70), ((plot,),), (max(120, ROW * len(order)),))
     facts = ["Best first: " + ", ".join(f"{names[i]} {short(float(numbers[i]))}" for i in order)]
-    return make_view(chart, f"{title} Bars of the {unit} of {len(names)} scorers.", facts)
+    return make_view(chart, f"{sentence(title)} Bars of the {unit} of {len(names)} scorers.", facts)
 
 
 def estimate_scatter(
@@ -119,7 +119,7 @@ def estimate_scatter(
     )
     chart = Chart(shorten(title, 70), ((plot,),), (340,))
     return make_view(
-        chart, f"{title}. Scatter plot, {estimate_name} to the right, {truth_name} upwards.", facts
+        chart, f"{sentence(title)} Scatter plot, {estimate_name} to the right, {truth_name} upwards.", facts
     )
 
 
@@ -180,7 +180,7 @@ def headroom_bars(
         for row, label in enumerate(labels)
     ]
     chart = Chart(shorten(title, 70), ((plot,),), (max(90, 50 * len(labels)),))
-    return make_view(chart, f"{title} Stacked bars of the {unit}, {len(labels)} rows.", facts)
+    return make_view(chart, f"{sentence(title)} Stacked bars of the {unit}, {len(labels)} rows.", facts)
 
 
 def _one_each(names: Sequence[str], values: Any, what: str) -> Array:

@@ -102,6 +102,15 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
+def sentence(title: str) -> str:
+    """End a title like a sentence, unless it already ends like one.
+
+    >>> sentence("Prediction"), sentence("A warm, funny film."), sentence("Which scorer?")
+    ('Prediction.', 'A warm, funny film.', 'Which scorer?')
+    """
+    return title if title.endswith((".", "!", "?", "…")) else f"{title}."
+
+
 def escape_label(text: str) -> str:
     """Make a user's text safe as a plotly label.
 
