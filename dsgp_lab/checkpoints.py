@@ -121,8 +121,6 @@ def _verified_card(folder: Path) -> dict[str, Any]:
         card = json.loads((folder / CARD).read_text("utf-8"))
         files, base = card["files"], card["base_sha256"]
         get_task(card["task"])
-    except LabError:
-        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable(folder / CARD, error) from None
     if base != BASE_SHA256:

@@ -246,9 +246,12 @@ def _batch(inputs: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
 def test_leave_one_out_is_real_removal(labels: int) -> None:
     """Through the cut model, one unit away at a time."""
     model = toy_model("bert", labels)
+    with torch.no_grad():  # near a tie, so that some removals change the winner
+        model.classifier.bias -= model(**INPUTS).logits.mean(0)
     anatomy = toy_anatomy(model)
     sub, full = SubNetwork(anatomy), Mask.full(anatomy)
     scores = LeaveOneOut(rows=7)(anatomy, INPUTS)
+    changed_winners = 0
     for row in range(3):
         alone = one(INPUTS, row)
         whole = sub.dense(alone)[0]
@@ -263,8 +266,11 @@ def test_leave_one_out_is_real_removal(labels: int) -> None:
                 for unit in range(values.shape[2]):
                     heads, blocks = full.heads.clone(), full.blocks.clone()
                     (heads if part == "heads" else blocks)[0, layer, unit] = False
-                    drop = gap(whole) - gap(sub(alone, Mask(heads, blocks)).logits[0])
+                    without = sub(alone, Mask(heads, blocks)).logits[0]
+                    changed_winners += int(without.argmax()) != chosen
+                    drop = gap(whole) - gap(without)
                     assert float(values[row, layer, unit]) == pytest.approx(drop, abs=2e-5)
+    assert (changed_winners > 0) == (labels > 1)
     assert (scores.heads < 0).any()
     absolute = LeaveOneOut(signed=False)(anatomy, INPUTS)
     torch.testing.assert_close(absolute.heads, scores.heads.abs(), atol=1e-5, rtol=1e-5)

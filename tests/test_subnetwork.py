@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import one, random_mask, toy_anatomy, toy_inputs, toy_model
+from toys import odd_masks, one, random_mask, toy_anatomy, toy_inputs, toy_model
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
-from dsgp_lab import Anatomy, LabError, Mask, SubNetwork, gated
+from dsgp_lab import Anatomy, LabError, Mask, SubNetwork, gated, packed
 from dsgp_lab.anatomy import FAMILIES, register_family
 from dsgp_lab.packed import runs
 
@@ -31,33 +32,44 @@ def test_runs_spell_the_mask_again(kept: list[bool]) -> None:
     assert all(before[1] < after[0] for before, after in pairwise(found))
 
 
-def test_selection_by_hand() -> None:
-    mask = Mask(
-        torch.tensor([[[True, False, True, True], [False] * 4, [True] * 4]]),
-        torch.tensor([[[False] * 6, [True] * 5 + [False], [False, True] * 3]]),
-    )
-    heads = [
-        [(p.place_out.start, p.place_out.stop) for p in layer.attention.pieces] for layer in SUB.select(mask)
-    ]
-    assert heads == [[(0, 8), (8, 24)], [], [(0, 32)]]  # where the kept heads' values lie, side by side
-    blocks = [[len(piece.out_weight) for piece in layer.ffn.pieces] for layer in SUB.select(mask)]
-    assert blocks == [[], [5 * 8], [8, 8, 8]]
-    assert [(len(layer.attention.bias), len(layer.ffn.bias)) for layer in SUB.select(mask)] == [
-        (3 * 24, 0),
-        (0, 5 * 8),
-        (4 * 24, 3 * 8),
-    ]
+def test_select_takes_the_mask_of_one_input() -> None:
     with pytest.raises(LabError, match=r"Got 2 masks\..*use mask\[i\]"):
-        SUB.select(mask[[0, 0]])
+        SUB.select(random_mask(ANATOMY, 2))
 
 
-def test_a_kept_run_is_a_view() -> None:
-    """Selecting copies no weight."""
-    for layer, packed in zip(SUB.select(random_mask(ANATOMY)), SUB.packed, strict=True):
-        for selected, part in ((layer.attention, packed.attention), (layer.ffn, packed.ffn)):
-            for piece in selected.pieces:
-                storage = piece.weight.untyped_storage().data_ptr()
-                assert storage == part.weight.untyped_storage().data_ptr()
+def test_a_selection_copies_no_weight() -> None:
+    """Every kept matrix is a view of the packed one."""
+    for mask in odd_masks(ANATOMY).values():
+        for layer, whole in zip(SUB.select(mask), SUB.packed, strict=True):
+            for selected, part in ((layer.attention, whole.attention), (layer.ffn, whole.ffn)):
+                places = {
+                    part.weight.untyped_storage().data_ptr(),
+                    part.out_weight.untyped_storage().data_ptr(),
+                }
+                for tensor in tensors_of(selected):
+                    assert tensor.dim() == 1 or tensor.untyped_storage().data_ptr() in places
+
+
+def tensors_of(value: object) -> Iterator[torch.Tensor]:
+    """All tensors in nested tuples."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from tensors_of(part)
+
+
+def test_many_masks_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selections are remembered up to a bound; answers stay right when they are forgotten."""
+    monkeypatch.setattr(packed, "REMEMBERED", 5)
+    sub, inputs = SubNetwork(ANATOMY), one(INPUTS, 0)
+    for seed in [*range(20), 3, 4]:
+        mask = random_mask(ANATOMY, seed=seed)
+        with torch.no_grad(), gated(ANATOMY, mask):
+            expected = MODEL(**inputs).logits
+        torch.testing.assert_close(sub(inputs, mask).logits, expected, atol=1e-5, rtol=0)
+    parts = [part for layer in sub.packed for part in (layer.attention, layer.ffn)]
+    assert max(len(part.selections) for part in parts) <= 5
 
 
 def test_weights_are_packed_unit_by_unit() -> None:
