@@ -39,15 +39,17 @@ def analyze(
     from rich.console import Console
     from rich.text import Text
 
+    from dsgp_lab.evaluate.latency import threads
     from dsgp_lab.lab import Lab
     from dsgp_lab.views.terminal import unit_map
 
     lab = Lab.from_pretrained(model) if model else Lab(task)
     given = text if pair is None else (text, pair)
-    lab.prune(given, keep, scorer)  # a first run warms the machine up; the second is printed
-    run = lab.prune(given, keep, scorer)
+    with threads(1):  # many threads gain nothing at this size and lose much where other programs run
+        lab.prune(given, keep, scorer)  # a first run warms the machine up; the second is printed
+        run = lab.prune(given, keep, scorer)
     console = Console(highlight=False)
-    console.print(Text(str(run)))
+    console.print(Text(str(run)), soft_wrap=True)
     console.print(unit_map(run.sensitivity, run.mask))
 
 

@@ -112,8 +112,8 @@ class SubNetwork:
             query, key, value = by_head.permute(3, 0, 2, 1, 4).unbind(0)
             context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
             context = context.transpose(1, 2).reshape(len(rows), -1)
-            for piece in kept.pieces:
-                total.addmm_(context[:, piece.place_out], piece.out_weight)
+            for views, _, place in kept.pieces:
+                total.addmm_(context[:, place], views.out_weight)
         return torch.layer_norm(total, *packed.attention.norm)
 
     def _ffn(self, packed: PackedLayer, rows: Tensor, kept: PartSelection) -> Tensor:
@@ -121,8 +121,8 @@ class SubNetwork:
         total = rows + packed.ffn.out_bias
         if kept.pieces:
             active = packed.activation(_project(rows, kept))
-            for piece in kept.pieces:
-                total.addmm_(active[:, piece.place_out], piece.out_weight)
+            for views, _, place in kept.pieces:
+                total.addmm_(active[:, place], views.out_weight)
         return torch.layer_norm(total, *packed.ffn.norm)
 
     def _weight_versions(self) -> list[tuple[int, int]]:
@@ -139,13 +139,14 @@ def _refuse_training(anatomy: Anatomy) -> None:
 
 
 def _project(rows: Tensor, kept: PartSelection) -> Tensor:
-    """The kept units' values, side by side [rows, rows in]: one product for each piece, then all biases."""
+    """The kept units' values, side by side [rows, rows in]: one product for each piece."""
     if len(kept.pieces) == 1:
-        return torch.addmm(kept.bias, rows, kept.pieces[0].weight)
-    projected = rows.new_empty(len(rows), len(kept.bias))
-    for piece in kept.pieces:
-        torch.mm(rows, piece.weight, out=projected[:, piece.place_in])
-    return projected.add_(kept.bias)
+        views = kept.pieces[0].views
+        return torch.addmm(views.bias, rows, views.weight)
+    projected = rows.new_empty(len(rows), kept.rows_in)
+    for views, place, _ in kept.pieces:
+        torch.addmm(views.bias, rows, views.weight, out=projected[:, place])
+    return projected
 
 
 def _weights(layer: LayerParts) -> list[Tensor]:
@@ -164,7 +165,14 @@ def _trim(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
     The mask is bool [batch, 1, 1, tokens], or None where every token is real, which is faster.
     Only columns after the last real token go: positions are counted from the left.
     """
-    real = inputs["attention_mask"].bool()
+    given = inputs.get("attention_mask")
+    if given is None or not given.numel() or not bool(given.any(1).all()):
+        raise LabError(
+            got="inputs without attention_mask" if given is None else "an input without a single real token",
+            allowed="input_ids and attention_mask [batch, tokens] with a real token in every row",
+            hint="make inputs with lab.encode([text]) or the model's tokenizer",
+        )
+    real = given.bool()
     if bool(real.all()):
         return inputs, None
     last = int(real.any(0).nonzero().max()) + 1

@@ -475,7 +475,6 @@ def test_a_mask_from_another_text_is_worse_than_ones_own(sst2: Lab) -> None:
     assert sum(own) / len(own) > sum(others) / len(others)
 
 
-@pytest.mark.slow
 def test_the_embedded_model_is_ready_soon() -> None:
     """The bar is 6 s on a free machine, imports not counted here; the bound leaves room for a busy one."""
     start = time.perf_counter()

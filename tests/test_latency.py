@@ -63,6 +63,14 @@ def test_a_machine_that_slows_down_changes_no_ratio(clock: Clock) -> None:
     assert table["half"].median_ms > 5.5
 
 
+def test_what_counts_is_the_median_of_the_rounds_ratios() -> None:
+    """Not the ratio of the medians, which is 1 here."""
+    row = latency._ratio("half", mine=[0.005, 0.010, 0.090], base=[0.010, 0.010, 0.100], seed=0)
+    assert row.ratio == pytest.approx(0.9)
+    assert (row.quartile_low, row.quartile_high) == pytest.approx((0.7, 0.95))
+    assert row.median_ms == pytest.approx(10.0)
+
+
 def test_the_control_covers_one_and_noise_is_no_difference(clock: Clock) -> None:
     variants = {
         "dense": clock.variant("dense", 10.0, noise=0.2),

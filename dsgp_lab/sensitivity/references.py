@@ -77,7 +77,7 @@ class Random(Scorer):
         """Fresh random scores for every input."""
         shape = (len(inputs["input_ids"]), anatomy.num_layers)
         heads, blocks = (
-            torch.rand(*shape, units, generator=self.generator)
+            torch.rand(*shape, units, generator=self.generator).to(anatomy.device)
             for units in (anatomy.num_heads, anatomy.num_blocks)
         )
         return UnitScores(heads, blocks)
