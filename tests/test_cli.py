@@ -130,7 +130,14 @@ def test_bench(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         "Latency, sst2, 25 tokens, batch 1, float32",
         "Latency, sst2, 128 tokens, batch 1, float32",
     ]
-    for variant in ("transformers dense", "lean dense", "half, cut", "half, gated only", "lean dense again"):
+    for variant in (
+        "transformers dense",
+        "lean dense",
+        "half, cut",
+        "half in one run, cut",
+        "half, gated only",
+        "lean dense again",
+    ):
         rows = re.findall(rf"^{variant}  +([\d.]+)  +([\d.]+)  ", outcome.out, re.MULTILINE)
         assert len(rows) == 2, variant
         assert all(float(milliseconds) > 0 and float(ratio) > 0 for milliseconds, ratio in rows)

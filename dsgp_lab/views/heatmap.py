@@ -174,7 +174,8 @@ def _plot(
     )
     return Plot(
         title,
-        Axis(name, (-0.5, units - 0.5), *numbered(units, 24 // across)),
+        # beside one other plot, two labels of two digits would touch over neighbouring cells
+        Axis(name, (-0.5, units - 0.5), *numbered(units, 11 if across == 2 else 24 // across)),
         Axis("layer", (-0.5, layers - 0.5), *numbered(layers, 16))
         if first
         else Axis("", (-0.5, layers - 0.5), (), ()),

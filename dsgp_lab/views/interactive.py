@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dsgp_lab.views.chart import Axis, Bars, Cells, Chart, Plot, Points, Rule, Words
-from dsgp_lab.views.layout import COLOUR_BAR, Box, Layout, cross_size, lay_out
+from dsgp_lab.views.layout import COLOUR_BAR, Box, Layout, cross_size, lay_out, ticks_of
 from dsgp_lab.views.style import (
     FONT_FAMILY,
     FONT_PX,
@@ -114,6 +114,8 @@ def _axis(axis: Axis, plot: Plot, domain: list[float], anchor: str) -> dict[str,
         drawn["type"] = "category"
     if axis.ticks is not None and axis.labels is not None:
         drawn |= {"tickvals": list(axis.ticks), "ticktext": [escape_label(label) for label in axis.labels]}
+    else:  # no more labels than the layout made room for; zooming in still refines them
+        drawn["nticks"] = len(ticks_of(axis)[0]) + 1
     drawn["tickangle"] = -90 if axis.upright else 0
     return drawn
 
