@@ -106,5 +106,7 @@ class Macs:
         """A small text table."""
         return self.report().text()
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         return self.report().html()

@@ -59,3 +59,5 @@ class Report:
         return (
             f"<table><caption>{html.escape(self.title)}</caption>{head}<tbody>{body}</tbody></table>{notes}"
         )
+
+    _repr_html_ = html

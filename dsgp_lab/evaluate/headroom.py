@@ -67,8 +67,8 @@ def split_variance(scores: np.ndarray) -> tuple[float, float]:
     normal = scores / np.abs(scores).mean(axis=1, keepdims=True)
     normal = normal - normal.mean(axis=1, keepdims=True)
     total = float((normal**2).mean())
-    unit = float((normal.mean(axis=0) ** 2).mean())
-    return unit / total, 1 - unit / total
+    unit = min(float((normal.mean(axis=0) ** 2).mean()) / total, 1.0)  # rounding can pass 1
+    return unit, 1 - unit
 
 
 def headroom(sensitivity: Sensitivity) -> Headroom:

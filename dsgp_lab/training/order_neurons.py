@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, mse_loss
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.batching import collate, encode
 from dsgp_lab.checkpoints import save_neuron_order, update_card
+from dsgp_lab.evaluate.distance import output_distance
 from dsgp_lab.models import TaskModel, load_task_model
 from dsgp_lab.ordering import by_importance, coactivation_order
 from dsgp_lab.pruner import DynamicPruner
@@ -139,17 +139,3 @@ def _distance(pruner: DynamicPruner, batches: Sequence[Inputs]) -> float:
         total += float(output_distance(run.logits, run.dense_logits).sum())
         count += len(run.logits)
     return total / count
-
-
-def output_distance(pruned: Tensor, dense: Tensor) -> Tensor:
-    """Divergence of the pruned from the dense class probabilities, per input [batch]; KL(dense || pruned).
-
-    One logit (regression): the squared difference.
-
-    >>> output_distance(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 1.0]])).tolist()
-    [0.0]
-    """
-    if pruned.shape[1] == 1:
-        return mse_loss(pruned, dense, reduction="none")[:, 0]
-    logs = pruned.log_softmax(1), dense.log_softmax(1)
-    return kl_div(*logs, log_target=True, reduction="none").sum(1)
