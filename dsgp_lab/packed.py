@@ -2,9 +2,9 @@
 
 Query, key and value rows lie head by head, neuron rows block by block, and the two output
 projections are transposed, so that the units kept in a layer are a few *runs* of neighbouring rows.
-A run is a view and costs no copy. (Copying the kept rows together first takes 0.78 of the dense time
-at 25 tokens and half of the units; runs take 0.58.) The views of each possible run are made beforehand:
-at these sizes making them for every mask takes 5 % of the dense time.
+A run is a view and costs no copy; copying the kept rows together first was slower at every length tried.
+The views of each possible run are made beforehand: at these sizes, making them anew for every mask costs
+as much as several products.
 """
 
 from __future__ import annotations
