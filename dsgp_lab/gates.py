@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,10 +71,11 @@ def gated(model: PreTrainedModel | Anatomy, gates: Gates | Mask) -> Iterator[Non
             anatomy, gates.heads.to(anatomy.device, dtype), gates.blocks.to(anatomy.device, dtype)
         )
     _check_fits(gates, anatomy)
-    with _hooks() as on_input:
+    with input_hooks() as on_input:
         for index, layer in enumerate(anatomy.layers):
-            on_input(layer.attention_out, _multiply(gates.heads[:, index], anatomy.head_dim))
-            on_input(layer.ffn_out, _multiply(gates.neurons[:, index], 1))
+            heads, neurons = gates.heads[:, index], gates.neurons[:, index]
+            on_input(layer.attention_out, partial(multiply, gate=heads, width=anatomy.head_dim))
+            on_input(layer.ffn_out, partial(multiply, gate=neurons, width=1))
         yield
 
 
@@ -107,7 +109,7 @@ def captured(model: PreTrainedModel | Anatomy) -> Iterator[Captures]:
         captures.contexts.append(tensor.detach().unflatten(-1, (anatomy.num_heads, anatomy.head_dim)))
         return tensor
 
-    with _hooks() as on_input:
+    with input_hooks() as on_input:
         for layer in anatomy.layers:
             on_input(layer.query, keep(captures.hidden))
             on_input(layer.attention_out, keep_heads)
@@ -126,23 +128,19 @@ def _check_fits(gates: Gates, anatomy: Anatomy) -> None:
         )
 
 
-def _multiply(gate: Tensor, width: int) -> Callable[[Tensor], Tensor]:
-    """A function that multiplies [batch, tokens, units * width] by gate [batch, units]."""
-
-    def act(tensor: Tensor) -> Tensor:
-        if len(gate) not in (1, len(tensor)):
-            raise LabError(
-                got=f"gates for {len(gate)} inputs and a batch of {len(tensor)}",
-                allowed="one row of gates for all inputs, or one for each",
-                hint="make the gates for this batch",
-            )
-        return tensor * gate.repeat_interleave(width, dim=-1)[:, None, :]
-
-    return act
+def multiply(tensor: Tensor, gate: Tensor, width: int) -> Tensor:
+    """Multiply [batch, tokens, units * width] by gate [batch, units] (or one row for all)."""
+    if len(gate) not in (1, len(tensor)):
+        raise LabError(
+            got=f"gates for {len(gate)} inputs and a batch of {len(tensor)}",
+            allowed="one row of gates for all inputs, or one for each",
+            hint="make the gates for this batch",
+        )
+    return tensor * gate.to(tensor.dtype).repeat_interleave(width, dim=-1)[:, None, :]
 
 
 @contextmanager
-def _hooks() -> Iterator[Callable[[nn.Module, Callable[[Tensor], Tensor]], None]]:
+def input_hooks() -> Iterator[Callable[[nn.Module, Callable[[Tensor], Tensor]], None]]:
     """A way to act on modules' inputs that ends with the context and keeps to the opening thread."""
     owner = threading.get_ident()
 

@@ -15,6 +15,7 @@ from dsgp_lab.cost import CostModel, Macs
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import Scope, check_keep, plan_mask
 from dsgp_lab.report import Report
+from dsgp_lab.router import Planner, Router
 from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths, make_scorer
 from dsgp_lab.subnetwork import SubNetwork
 
@@ -74,14 +75,14 @@ class PrunedBatch:
 class DynamicPruner:
     """Prunes a model for every input anew: the product path whose accuracy and time are reported.
 
-    `keep` is the share of the encoder's MACs that may run (see `plan_mask`), `scorer` a name or a Scorer.
-    The model is never changed, so several pruners may share one.
+    `keep` is the share of the encoder's MACs that may run (see `plan_mask`), `scorer` a name, a Scorer, or
+    a Router, which decides as the model runs and meets the budget on average. The model is never changed, so several pruners may share one.
     """
 
     def __init__(
         self,
         model: PreTrainedModel | Anatomy | SubNetwork,
-        scorer: str | Scorer = "first_order",
+        scorer: str | Scorer | Router = "first_order",
         keep: float = 0.6,
         scope: Scope = "global",
         floor: int = 0,
@@ -89,7 +90,7 @@ class DynamicPruner:
         self.subnetwork = model if isinstance(model, SubNetwork) else SubNetwork(model)
         self.anatomy = self.subnetwork.anatomy
         self.cost = CostModel.of(self.anatomy)
-        self.scorer = make_scorer(scorer)
+        self.scorer = scorer if isinstance(scorer, Router) else make_scorer(scorer)
         self.keep = check_keep(keep)
         self.scope: Scope = scope
         self.floor = floor
@@ -99,6 +100,8 @@ class DynamicPruner:
 
         `keep` replaces the pruner's own budget for this batch.
         """
+        if isinstance(self.scorer, Router):
+            return self._routed(inputs, self.scorer, self.keep if keep is None else check_keep(keep))
         marks = [time.perf_counter()]
 
         def mark() -> None:
@@ -133,6 +136,35 @@ class DynamicPruner:
             macs=self._macs(sensitivity, mask, real),
             timings=Timings(score, planned, selected, ran, dense),
             groups=groups,
+        )
+
+    def _routed(self, inputs: Inputs, router: Router, keep: float) -> PrunedBatch:
+        """A batch under a router: each input alone, decisions taken as it runs."""
+        planner = Planner(router, keep)
+        logits, masks, scores = [], [], []
+        score = 0.0
+        start = time.perf_counter()
+        for row in range(len(inputs["input_ids"])):
+            logits.append(self.subnetwork.run({k: v[row : row + 1] for k, v in inputs.items()}, planner))
+            masks.append(planner.mask)
+            scores.append(torch.sigmoid(planner.logits))
+            score += planner.seconds
+        run = time.perf_counter() - start - score
+        start = time.perf_counter()
+        dense_logits = self.subnetwork.dense(inputs)
+        dense = time.perf_counter() - start
+        real, mask, both = lengths(inputs), Mask.stack(masks), torch.stack(scores)
+        macs = torch.tensor([router.macs(self.cost, int(n)) for n in real])
+        heads, blocks = both[..., : self.cost.num_heads], both[..., self.cost.num_heads :]
+        sensitivity = Sensitivity(heads, blocks, "router", macs, score, oracle=False)
+        return PrunedBatch(
+            logits=torch.cat(logits),
+            dense_logits=dense_logits,
+            sensitivity=sensitivity,
+            mask=mask,
+            macs=self._macs(sensitivity, mask, real),
+            timings=Timings(*(1e3 * seconds for seconds in (score, 0.0, 0.0, run, dense))),
+            groups=len(mask.groups()),
         )
 
     def _macs(self, sensitivity: Sensitivity, mask: Mask, real: Tensor) -> tuple[Macs, ...]:

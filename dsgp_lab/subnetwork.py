@@ -6,7 +6,7 @@ The dense run through the same code, with all units in one run, is the lean base
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from dsgp_lab.anatomy import LayerParts
+
+
+Kept = tuple[bool, ...]
+
+Decide = Callable[[int, Tensor], tuple[Kept, Kept]]
+"""A plan made on the way: (layer, its input [tokens, hidden]) -> which heads and which blocks of it run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +85,11 @@ class SubNetwork:
         return tuple(packed.select(tuple(heads), tuple(blocks)) for packed, heads, blocks in kept)
 
     @torch.inference_mode()
-    def run(self, inputs: Inputs, selection: Sequence[LayerSelection]) -> Tensor:
-        """Logits [batch, labels] of inputs that all run under one selection."""
+    def run(self, inputs: Inputs, plan: Sequence[LayerSelection] | Decide) -> Tensor:
+        """Logits [batch, labels] of inputs that all run under one plan.
+
+        The plan is complete at the start (`select`) or made on the way, layer by layer, for a single input.
+        """
         _refuse_training(self.anatomy)
         if self._weight_versions() != self._versions:
             raise LabError(
@@ -92,8 +101,15 @@ class SubNetwork:
         inputs, attention_mask = _trim(inputs)
         hidden = family.embed(model.base_model, inputs)
         batch, tokens, width = hidden.shape
+        if batch > 1 and callable(plan):
+            raise LabError(
+                got=f"{batch} inputs for a plan that is made layer by layer",
+                allowed="a single input",
+                hint="run the inputs one by one, or use DynamicPruner",
+            )
         rows = hidden.reshape(batch * tokens, width)
-        for packed, kept in zip(self.packed, selection, strict=True):
+        for layer, packed in enumerate(self.packed):
+            kept = packed.select(*plan(layer, rows)) if callable(plan) else plan[layer]
             rows = self._attention(packed, rows, kept.attention, batch, attention_mask)
             rows = self._ffn(packed, rows, kept.ffn)
         return family.classify(model, rows.view(batch, tokens, width)).clone()

@@ -1,0 +1,145 @@
+"""Predictions of a pruned model over a split: the compacted run that is also timed, whatever decides the mask."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsgp_lab.anatomy import Inputs
+from dsgp_lab.batching import Encoded, collate, encode
+from dsgp_lab.cost import CostModel
+from dsgp_lab.errors import LabError
+from dsgp_lab.mask import Mask
+from dsgp_lab.plan import check_keep, plan_mask
+from dsgp_lab.router import Planner, Router
+from dsgp_lab.sensitivity import Constant, Scorer, lengths
+from dsgp_lab.subnetwork import SubNetwork
+from dsgp_lab.tasks import Examples
+
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedPredictions:
+    """What a pruned model gave for every example of a split, in its order.
+
+    logits [examples, labels]; shares [examples], the part of the dense encoder's MACs that ran, the own cost
+    of a scorer on the product path included; masks of all examples; lengths [examples] in tokens.
+    """
+
+    logits: Tensor
+    shares: Tensor
+    masks: Mask
+    lengths: Tensor
+
+
+def predict_pruned(
+    subnetwork: SubNetwork,
+    tokenizer: object,
+    examples: Examples,
+    method: Scorer | Router,
+    keep: float,
+    max_length: int = 128,
+) -> PrunedPredictions:
+    """Run every example under `method` within `keep` of the encoder's MACs.
+
+    A router decides as the model runs, so its examples run one by one; scorers score and run batches of
+    examples of like length, those with equal masks together. Scores that need labels get none.
+
+    Raises:
+        LabError: an empty split, or a budget that is no share.
+    """
+    check_keep(keep)
+    encoded = _encoded(tokenizer, examples, max_length)
+    cost = CostModel.of(subnetwork.anatomy)
+    planner = Planner(method, keep) if isinstance(method, Router) else None
+
+    def batch(inputs: Inputs) -> tuple[Tensor, Mask, Tensor]:
+        real = lengths(inputs)
+        if planner is not None and isinstance(method, Router):
+            logits, mask = subnetwork.run(inputs, planner), planner.mask
+            own = torch.tensor([method.macs(cost, int(real[0]))])
+        else:
+            sensitivity = method(subnetwork.anatomy, inputs)
+            mask = plan_mask(sensitivity, cost, real, keep)
+            logits = subnetwork(inputs, mask).logits
+            own = torch.zeros_like(real) if sensitivity.oracle else sensitivity.macs
+        return logits, mask, (cost.masked(mask, real) + own) / cost.dense(real)
+
+    # a static mask differs only with the length, through what is left of the budget
+    exact = isinstance(method, Constant)
+    return _in_batches(encoded, tokenizer, 1 if planner else BATCH, batch, same_length=exact)
+
+
+def predict_masked(
+    subnetwork: SubNetwork, tokenizer: object, examples: Examples, masks: Mask, max_length: int = 128
+) -> PrunedPredictions:
+    """Run every example under a mask given for it (or one for all)."""
+    encoded = _encoded(tokenizer, examples, max_length)
+    masks.check_fits(subnetwork.anatomy, len(encoded))
+    every = masks if len(masks) == len(encoded) else Mask.stack([masks] * len(encoded))
+    cost = CostModel.of(subnetwork.anatomy)
+    ranked = iter(_by_length(encoded))
+
+    def batch(inputs: Inputs) -> tuple[Tensor, Mask, Tensor]:
+        mask = every[[next(ranked) for _ in range(len(inputs["input_ids"]))]]
+        real = lengths(inputs)
+        return subnetwork(inputs, mask).logits, mask, cost.masked(mask, real) / cost.dense(real)
+
+    return _in_batches(encoded, tokenizer, BATCH, batch)
+
+
+def mismatched(masks: Mask, seed: int = 0) -> Mask:
+    """Every example gets another one's mask: positions shuffled, then each takes its neighbour's.
+
+    >>> masks = Mask(torch.eye(3, dtype=torch.bool)[:, None], torch.ones(3, 1, 1, dtype=torch.bool))
+    >>> bool((mismatched(masks).heads == masks.heads).all(-1).any())
+    False
+    """
+    order = list(range(len(masks)))
+    random.Random(seed).shuffle(order)
+    source = [0] * len(order)
+    for place, position in enumerate(order):
+        source[position] = order[place - 1]
+    return masks[source]
+
+
+def _encoded(tokenizer: object, examples: Examples, max_length: int) -> list[Encoded]:
+    if not len(examples):
+        raise LabError(got="no examples", allowed="at least one", hint="choose another split or file")
+    return encode(tokenizer, examples.texts, max_length)
+
+
+def _by_length(encoded: list[Encoded]) -> list[int]:
+    return sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
+
+
+def _in_batches(
+    encoded: list[Encoded],
+    tokenizer: object,
+    size: int,
+    run: Callable[[Inputs], tuple[Tensor, Mask, Tensor]],
+    same_length: bool = False,
+) -> PrunedPredictions:
+    """Run batches in the order of length and put the results back into the order of the examples."""
+    order = _by_length(encoded)
+    parts = []
+    start = 0
+    while start < len(order):
+        stop = min(start + size, len(order))
+        if same_length:
+            length = len(encoded[order[start]].ids)
+            stop = next((i for i in range(start, stop) if len(encoded[order[i]].ids) != length), stop)
+        chosen = [encoded[i] for i in order[start:stop]]
+        inputs = collate(chosen, getattr(tokenizer, "pad_token_id", 0))
+        parts.append((*run(inputs), lengths(inputs)))
+        start = stop
+    logits, masks, shares, real = zip(*parts, strict=True)
+    back = torch.tensor(order).argsort()
+    return PrunedPredictions(
+        torch.cat(logits)[back], torch.cat(shares)[back], Mask.stack(masks)[back], torch.cat(real)[back]
+    )

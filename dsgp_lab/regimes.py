@@ -1,0 +1,70 @@
+"""The regimes in which pruning is studied, and the trained checkpoints of each.
+
+frozen: the dense task model as it is, a router trained alone. joint: router and weights trained together on
+one task. shared: one encoder for all tasks. adaptive: joint, with budgets that may differ between inputs at
+the same average. Each has a static twin: the same training with the router's input switched off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from dsgp_lab.anatomy import Anatomy
+from dsgp_lab.checkpoints import load_checkpoint
+from dsgp_lab.errors import LabError
+from dsgp_lab.models import CARD, TaskModel
+from dsgp_lab.router import Router
+from dsgp_lab.subnetwork import SubNetwork
+from dsgp_lab.tasks import data_folder, get_task
+
+Regime = Literal["frozen", "joint", "shared", "adaptive"]
+REGIMES: tuple[Regime, ...] = get_args(Regime)
+
+ROUTER = "router.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A task's model in one regime with its router (None for the dense checkpoint)."""
+
+    own: TaskModel
+    router: Router | None
+
+    def subnetwork(self) -> SubNetwork:
+        """The model packed for compacted runs, blocks in the checkpoint's neuron order."""
+        return SubNetwork(Anatomy.of(self.own.model, order=self.own.neuron_order))
+
+
+def trained_folder(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Path:
+    """Where a regime's checkpoint lies: <root>/<task>/<regime>, or <regime>_twin."""
+    get_task(task)
+    if regime not in REGIMES:
+        raise LabError(got=f"regime={regime!r}", allowed=", ".join(REGIMES), hint="choose one of these")
+    home = root or data_folder() / "checkpoints"
+    return home / task / (f"{regime}_twin" if twin else regime)
+
+
+def load_trained(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Trained:
+    """Load a regime's model and router (or its static twin's).
+
+    `root` holds other checkpoints in the same layout, such as those of another seed; dense models are
+    always the project's own.
+
+    Raises:
+        LabError: an unknown task or regime, or nothing trained for them.
+    """
+    folder = trained_folder(task, regime, twin, root)
+    if not (folder / CARD).is_file():
+        there = sorted(path.parent.name for path in folder.parent.glob(f"*/{CARD}"))
+        raise LabError(
+            got=f"no {folder.name} checkpoint for {task} in {folder.parent}",
+            allowed=", ".join(there) or "none found",
+            hint=f"choose one of these, or make one with dsgp-lab train-router {task}",
+        )
+    if regime == "frozen":
+        own = load_checkpoint(data_folder() / "checkpoints" / task)
+    else:
+        own = load_checkpoint(folder)
+    return Trained(own, Router.load(folder / ROUTER))

@@ -1,0 +1,95 @@
+"""Settings of a router training run, with their command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from dsgp_lab.errors import LabError
+from dsgp_lab.router import RouterKind
+from dsgp_lab.tasks import get_task
+
+Regime = Literal["frozen", "joint"]
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    """How a router is trained on a task, alone (regime "frozen") or with the weights ("joint").
+
+    Each step draws a budget between ``lowest`` and 1; the loss is the distance of the logits from the dense
+    model's, plus ``budget_weight`` times the squared gap between the share of MACs that ran and the budget:
+    for every input, or with ``adaptive`` for the batch's mean, so that inputs may trade. ``labels`` weighs
+    the task's own loss against the distillation. ``noise`` is the scale of the logistic noise on the logits;
+    it falls to a tenth over the last 40 % of the steps. ``min_tokens`` leaves shorter inputs out.
+    """
+
+    task: str
+    regime: Regime = "frozen"
+    kind: RouterKind = "layerwise"
+    adaptive: bool = False
+    steps: int = 600
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    bias_learning_rate: float = 2e-2
+    weights_learning_rate: float = 3e-4
+    lowest: float = 0.2
+    budget_weight: float = 30.0
+    temperature: float = 1.0
+    labels: float = 0.0
+    hidden: float = 0.0
+    noise: float = 1.0
+    width: int = 64
+    min_tokens: int = 0
+    max_length: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        get_task(self.task)
+        for name, allowed in (("regime", get_args(Regime)), ("kind", get_args(RouterKind))):
+            self._check(name, ", ".join(allowed), getattr(self, name) in allowed)
+        for name in ("steps", "batch_size", "width"):
+            self._check(name, "a whole number from 1", getattr(self, name) >= 1)
+        for name in ("learning_rate", "bias_learning_rate", "weights_learning_rate"):
+            self._check(name, "a number above 0, below 1", 0 < getattr(self, name) < 1)
+        for name in ("budget_weight", "labels", "hidden", "noise", "min_tokens"):
+            self._check(name, "a number from 0", getattr(self, name) >= 0)
+        self._check("lowest", "a number above 0, at most 1", 0 < self.lowest <= 1)
+        self._check("temperature", "a number above 0", self.temperature > 0)
+
+    def _check(self, name: str, allowed: str, valid: bool) -> None:
+        if not valid:
+            raise LabError(
+                got=f"{name}={getattr(self, name)!r}", allowed=allowed, hint="correct it or leave it out"
+            )
+
+    @property
+    def command(self) -> str:
+        """The command line of this run, without what is at its default.
+
+        >>> RouterConfig("sst2", kind="constant").command
+        'dsgp-lab train-router sst2 --kind constant --seed 0'
+        """
+        words = ["dsgp-lab", "train-router", self.task]
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value is True:
+                words.append(f"--{field.name}")
+            elif value != field.default or field.name == "seed":
+                words += [f"--{field.name.replace('_', '-')}", str(value)]
+        return " ".join(words)
+
+    def noise_at(self, step: int) -> float:
+        """Noise scale of a step: full for 60 % of them, then falling to a tenth.
+
+        >>> config = RouterConfig("sst2", steps=10)
+        >>> [round(config.noise_at(step), 2) for step in (0, 6, 8, 10)]
+        [1.0, 1.0, 0.55, 0.1]
+        """
+        late = max(0.0, step / self.steps - 0.6) / 0.4
+        return self.noise * (1 - 0.9 * late)
+
+    def record(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return dataclasses.asdict(self)

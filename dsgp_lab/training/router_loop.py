@@ -1,0 +1,251 @@
+"""The router training loop: budgets drawn, gates sampled, the dense model's logits as the target."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.batching import Encoded, bucketed_batches, collate
+from dsgp_lab.cost import CostModel
+from dsgp_lab.router import GRID, Router, pooled
+from dsgp_lab.sensitivity import lengths
+from dsgp_lab.tasks import Task
+from dsgp_lab.training.config import computes_in_bf16
+from dsgp_lab.training.routed import routed
+from dsgp_lab.training.router_config import RouterConfig
+from dsgp_lab.training.snapshot import load_snapshot, save_snapshot
+
+SNAPSHOT = "snapshot.pt"
+LOG = "train.log.jsonl"
+LOG_EVERY = 25  # steps
+
+
+class RouterTraining:
+    """State of one run: a router, perhaps the weights, and the optimizer, resumable at any step."""
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        anatomy: Anatomy,
+        router: Router,
+        task: Task,
+        encoded: Sequence[Encoded],
+        labels: Sequence[int | float],
+        targets: Tensor,
+        out: Path,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """``targets`` [examples, labels] are the dense model's logits of the encoded examples."""
+        self.config, self.anatomy, self.router, self.task = config, anatomy, router, task
+        self.encoded, self.labels, self.targets = encoded, labels, targets
+        self.out, self.say = out, say
+        self.model = anatomy.model
+        self.cost = CostModel.of(anatomy)
+        self.bf16 = computes_in_bf16("auto", anatomy.device)
+        self.named = dict(router.named_parameters(prefix="router"))
+        if config.regime == "joint":
+            weights = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+            self.named |= {f"model.{name}": parameter for name, parameter in weights.items()}
+        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=0.0, fused=True)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.step = 0
+        self.sums: dict[str, float] = {}
+        self.clock, self.tokens = time.monotonic(), 0
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        state = load_snapshot(out / SNAPSHOT, config.record())
+        if state is not None:
+            self.step = state["step"]
+            with torch.no_grad():
+                for name, parameter in self.named.items():
+                    parameter.copy_(state["parameters"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+        lengths = [len(item.ids) for item in encoded]
+        self.batches = _endless(lengths, config, self.step)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        bias = [p for n, p in self.named.items() if n in ("router.bias", "router.slope")]
+        network = [p for n, p in self.named.items() if n.startswith("router.") and not _is_in(p, bias)]
+        weights = [p for n, p in self.named.items() if n.startswith("model.")]
+        groups = [
+            {"params": bias, "lr": self.config.bias_learning_rate},
+            {"params": network, "lr": self.config.learning_rate},
+            {"params": weights, "lr": self.config.weights_learning_rate},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def run(self, save_every: float = 60.0, stop_at: int | None = None) -> bool:
+        """Train to the end, or to a step; whether the end was reached."""
+        saved = time.monotonic()
+        while self.step < self.config.steps:
+            self.advance()
+            if stop_at is not None and self.step >= stop_at and self.step < self.config.steps:
+                self.save()
+                return False
+            if time.monotonic() - saved >= save_every:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        self.model.eval()
+        self.router.eval()
+        return True
+
+    def save(self) -> None:
+        """Write the snapshot."""
+        parameters = {name: parameter.detach().clone() for name, parameter in self.named.items()}
+        state = {"config": self.config.record(), "step": self.step, "parameters": parameters}
+        save_snapshot(self.out / SNAPSHOT, state | {"optimizer": self.optimizer.state_dict()})
+
+    def advance(self) -> None:
+        """One optimizer step."""
+        config = self.config
+        chosen = next(self.batches)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * rate_at(self.step, config.steps)
+        self.model.train(config.regime == "joint")
+        inputs = collate([self.encoded[i] for i in chosen], self._pad_id, self.anatomy.device)
+        budget = random.Random(f"{config.seed}/{self.step}").uniform(config.lowest, 1.0)
+        keep = torch.full((len(chosen),), budget, device=self.anatomy.device)
+        with routed(self.anatomy, self.router, inputs, keep, config.noise_at(self.step)) as run:
+            with torch.autocast(self.anatomy.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                logits = self.model(**inputs).logits
+            shares = run.shares(self.cost, inputs)
+        target = self.targets[chosen].to(logits.device)
+        distance = distillation(logits.float(), target, config.temperature)
+        gap = (shares.mean() - budget).square() if config.adaptive else (shares - budget).square().mean()
+        loss = distance + config.budget_weight * gap
+        if config.labels:
+            loss = loss + config.labels * _task_loss(self.task, logits.float(), [self.labels[i] for i in chosen])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.named.values(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += int(inputs["attention_mask"].sum())
+        self._note(distance=distance, gap=(shares.mean() - budget).abs(), spread=shares.std())
+        if self.step % LOG_EVERY == 0 or self.step == config.steps:
+            self._log()
+
+    @property
+    def _pad_id(self) -> int | None:
+        return getattr(self.model.config, "pad_token_id", 0)
+
+    def _note(self, **values: Tensor) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+
+    def _log(self) -> None:
+        count = self.step % LOG_EVERY or LOG_EVERY
+        row: dict[str, Any] = {"step": self.step, "of": self.config.steps}
+        row |= {name: round(total / count, 4) for name, total in self.sums.items()}
+        row["tokens_per_second"] = round(self.tokens / (time.monotonic() - self.clock))
+        self.sums, self.clock, self.tokens = {}, time.monotonic(), 0
+        line = json.dumps(row | {"time": round(time.time(), 1)})
+        with (self.out / LOG).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        self.say(line)
+
+
+def rate_at(step: int, total: int) -> float:
+    """Factor on the learning rates: a rise over the first 5 % of the steps, then a linear fall to 0.
+
+    >>> [round(rate_at(step, 100), 2) for step in (0, 4, 5, 99)]
+    [0.2, 1.0, 1.0, 0.01]
+    """
+    rise = max(1, total // 20)
+    return (step + 1) / rise if step < rise else (total - step) / (total - rise)
+
+
+def distillation(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean divergence of class probabilities from the target's; for one output, half the squared error.
+
+    With a temperature above 1, both distributions are softened and the result is scaled by its square
+    (Hinton et al. 2015).
+
+    >>> float(distillation(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]])))
+    0.0
+    """
+    if logits.shape[-1] == 1:
+        return 0.5 * functional.mse_loss(logits, target)
+    log_p, log_q = (functional.log_softmax(x / temperature, -1) for x in (logits, target))
+    return functional.kl_div(log_p, log_q, log_target=True, reduction="batchmean") * temperature**2
+
+
+@torch.no_grad()
+def feature_statistics(anatomy: Anatomy, batches: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the pooled layer inputs of the dense model, [layers, features] each."""
+    from dsgp_lab.gates import captured
+
+    found = []
+    for inputs in batches:
+        with captured(anatomy) as captures:
+            anatomy.model(**inputs)
+        found.append(torch.stack([pooled(h.float(), inputs["attention_mask"]) for h in captures.hidden], 1))
+    features = torch.cat(found)
+    return features.mean(0), features.std(0)
+
+
+@torch.no_grad()
+def calibrate(anatomy: Anatomy, router: Router, batches: Sequence[Inputs]) -> dict[float, float]:
+    """Find the budget inputs with which the mean share of MACs equals each budget of the grid; store them.
+
+    The router's own MACs are part of the share.
+
+    Returns the share that ran for each budget input of `GRID` before calibration. Cost: one gated run of the
+    batches for each point of the grid.
+    """
+    cost = CostModel.of(anatomy)
+    measured = []
+    for point in GRID:
+        total, count = 0.0, 0
+        for inputs in batches:
+            keep = torch.full((len(inputs["input_ids"]),), point, device=anatomy.device)
+            with routed(anatomy, router, inputs, keep) as run:
+                anatomy.model(**inputs)
+            real = lengths(inputs)
+            own = torch.tensor([router.macs(cost, int(n)) for n in real]) / cost.dense(real).cpu()
+            total += float(run.shares(cost, inputs).sum()) + float(own.sum())
+            count += len(keep)
+        measured.append(total / count)
+    rising = torch.tensor(measured).cummax(0).values + torch.arange(len(GRID)) * 1e-6
+    for index, wanted in enumerate(GRID):
+        router.asked[index] = _interpolate(wanted, rising.tolist(), GRID)
+    return dict(zip(GRID, measured, strict=True))
+
+
+def _interpolate(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Linear between points, and along the last segment beyond them."""
+    right = next((i for i, known in enumerate(xs) if known >= x), len(xs) - 1)
+    right = max(1, right)
+    slope = (ys[right] - ys[right - 1]) / max(1e-9, xs[right] - xs[right - 1])
+    return min(1.5, max(-0.5, ys[right] + slope * (x - xs[right])))
+
+
+def _task_loss(task: Task, logits: Tensor, labels: list[int | float]) -> Tensor:
+    target = torch.tensor(labels, device=logits.device)
+    if task.is_regression:
+        return 0.5 * functional.mse_loss(logits.squeeze(-1), target.float())
+    return functional.cross_entropy(logits, target)
+
+
+def _endless(lengths: Sequence[int], config: RouterConfig, skip: int) -> Iterator[list[int]]:
+    """Batches of like length, epoch after epoch; the first `skip` are left out."""
+    epoch = 0
+    while True:
+        batches = bucketed_batches(lengths, config.batch_size, config.seed, epoch)
+        yield from batches[skip:]
+        skip = max(0, skip - len(batches))
+        epoch += 1
+
+
+def _is_in(parameter: Tensor, group: list[torch.nn.Parameter]) -> bool:
+    return any(parameter is other for other in group)
