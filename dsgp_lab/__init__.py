@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dsgp_lab.plan import plan_mask
     from dsgp_lab.pruner import DynamicPruner
     from dsgp_lab.results import PrunedRun
+    from dsgp_lab.router import Router
     from dsgp_lab.sensitivity import Sensitivity, make_scorer
     from dsgp_lab.subnetwork import SubNetwork
     from dsgp_lab.tasks import load_examples, load_teaching
@@ -32,6 +33,7 @@ _HOME = {
     "LabError": "errors",
     "Mask": "mask",
     "PrunedRun": "results",
+    "Router": "router",
     "Sensitivity": "sensitivity",
     "SubNetwork": "subnetwork",
     "attention_weights": "attention",
@@ -52,6 +54,7 @@ __all__ = [
     "LabError",
     "Mask",
     "PrunedRun",
+    "Router",
     "Sensitivity",
     "SubNetwork",
     "attention_weights",

@@ -30,7 +30,7 @@ from dsgp_lab.models import (
     sha256,
     unreadable,
 )
-from dsgp_lab.tasks import get_task
+from dsgp_lab.tasks import SHARED, get_task, shared_outputs
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "adapter_model.safetensors"
@@ -52,26 +52,57 @@ LORA_SETTINGS = (
 )
 
 
-def load_checkpoint(folder: Path | str) -> TaskModel:
+def load_checkpoint(folder: Path | str, task_name: str | None = None) -> TaskModel:
     """A model from a task checkpoint's folder; every file is compared with the hash in the card first.
 
+    A checkpoint of the shared encoder gives the model of the task ``task_name``: its part of the classifier.
+
     Raises:
-        LabError: a file that is missing, altered or unreadable, another base, NaN weights.
+        LabError: a file that is missing, altered or unreadable, another base, NaN weights, a task that the
+            checkpoint is not for.
     """
     from peft import PeftModel
 
     folder = Path(folder)
     card = _verified_card(folder)
-    task = get_task(card["task"])
-    base = load_base(task.num_labels, **_label_names(task.labels))
+    shared = card["task"] == SHARED
+    _check_task(card["task"], task_name, folder)
+    task = get_task(task_name or card["task"])
+    total = max(part.stop for part in shared_outputs().values())
+    base = load_base(total if shared else task.num_labels, **({} if shared else _label_names(task.labels)))
     try:
         with quiet():
             model = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
     except (SafetensorError, ValueError, RuntimeError, KeyError, OSError) as error:
         raise unreadable(folder / ADAPTER, error) from None
     refuse_nan(model, str(folder))
+    if shared:
+        narrow(model, shared_outputs()[task.name])
+        for name, value in _label_names(task.labels).items():
+            setattr(model.config, name, value)
     order = _load_order(folder, model) if (folder / NEURON_ORDER).is_file() else None
     return TaskModel(model.eval(), load_tokenizer(), task.labels, task.name, card, order)
+
+
+def narrow(model: Any, outputs: slice) -> None:
+    """Leave a classifier only the outputs of one task."""
+    whole = model.classifier
+    part = torch.nn.Linear(whole.in_features, outputs.stop - outputs.start)
+    with torch.no_grad():
+        part.weight.copy_(whole.weight[outputs])
+        part.bias.copy_(whole.bias[outputs])
+    model.classifier = part
+    model.num_labels = model.config.num_labels = part.out_features
+
+
+def _check_task(own: str, wanted: str | None, folder: Path) -> None:
+    allowed = list(shared_outputs()) if own == SHARED else [own]
+    if wanted not in (allowed if own == SHARED else [None, own]):
+        raise LabError(
+            got=f"task {wanted!r} for {folder}",
+            allowed=", ".join(allowed),
+            hint="name one of these tasks",
+        )
 
 
 def save_checkpoint(
@@ -120,7 +151,8 @@ def _verified_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
         files, base = card["files"], card["base_sha256"]
-        get_task(card["task"])
+        if card["task"] != SHARED:
+            get_task(card["task"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable(folder / CARD, error) from None
     if base != BASE_SHA256:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -68,12 +69,51 @@ def bench(
         typer.echo(f"{bench_half(lab, tokens, rounds, threads)}\n")
 
 
+@app.command()
+def evaluate(
+    task: Annotated[str, typer.Argument(help="The task whose columns and labels the file has.")],
+    file: Annotated[Path, typer.Option(help="Labelled texts: .jsonl, .csv or .tsv with GLUE's columns.")],
+    keep: Annotated[float, typer.Option(help="Share of the encoder's MACs that may run.")] = 0.6,
+    method: Annotated[str, typer.Option(help="What is kept; a wrong name lists them all.")] = "router",
+    regime: Annotated[
+        str | None,
+        typer.Option(help="Whose weights: frozen, joint, shared or adaptive. A router: joint if there."),
+    ] = None,
+    quoting: Annotated[
+        str, typer.Option(help="none: quotes in a table belong to its texts, as in GLUE's TSV files.")
+    ] = "minimal",
+    predictions: Annotated[Path | None, typer.Option(help="Also write a row an example to this CSV.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of other checkpoints than data/checkpoints.")
+    ] = None,
+) -> None:
+    """Evaluate a method on your own labelled file, beside the dense model."""
+    from json import dumps
+
+    from dsgp_lab.evaluate.latency import threads
+    from dsgp_lab.evaluate.own import evaluate_file
+
+    names: dict[str, Any] = {"regime": regime, "quoting": quoting}  # unknown ones are refused there
+    with threads(1):
+        evaluation = evaluate_file(file, task, method, keep, predictions=predictions, root=root, **names)
+    typer.echo(dumps(evaluation.record(), indent=2) if json else str(evaluation))
+
+
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def train(context: typer.Context) -> None:
     """Fine-tune on a GLUE task: train TASK [options]. Resumes where it stopped."""
     from dsgp_lab.training.finetune import main as finetune
 
     raise typer.Exit(finetune(context.args))
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def train_router(context: typer.Context) -> None:
+    """Train a router, alone or with the weights: train-router TASK [options]. Resumes where it stopped."""
+    from dsgp_lab.training.train_router import main as train
+
+    raise typer.Exit(train(context.args))
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)

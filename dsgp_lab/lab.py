@@ -17,13 +17,15 @@ from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.batching import collate, encode
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
-from dsgp_lab.models import TaskModel, load_pretrained, load_task_model
+from dsgp_lab.models import TaskModel, load_pretrained
 from dsgp_lab.plan import Scope
 from dsgp_lab.pruner import DynamicPruner
+from dsgp_lab.regimes import Regime, load_model, load_router
 from dsgp_lab.results import Comparison, Prediction, PrunedRun, Text
+from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Constant, Flap, Scorer, Sensitivity, make_scorer
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import TASKS, Examples, load_teaching
+from dsgp_lab.tasks import SHARED, TASKS, Examples, load_teaching
 
 if TYPE_CHECKING:
     from dsgp_lab.views import View
@@ -35,13 +37,20 @@ CALIBRATION = 128
 class Lab:
     """One classifier, ready to be scored, pruned and compared, text by text.
 
-    `Lab("sst2")` takes the embedded model of a task and works offline; `Lab.from_pretrained` takes any
-    supported classifier. `lab.model` and `lab.tokenizer` are the Hugging Face objects, `lab.anatomy` the
-    model's units, `lab.labels` the class names (none for regression).
+    `Lab("sst2")` takes the embedded model of a task and works offline. `Lab("sst2", regime="joint")` is the
+    model trained for pruning together with its router, `Lab("glue")` the one encoder for all tasks
+    (`lab.on("rte")` changes the task), `Lab.from_pretrained` any supported classifier. `lab.model` and
+    `lab.tokenizer` are the Hugging Face objects, `lab.anatomy` has the units, `lab.labels` the class names
+    (none for regression).
     """
 
-    def __init__(self, task: str | TaskModel = "sst2", block_size: int | None = None) -> None:
-        source = task if isinstance(task, TaskModel) else load_task_model(task)
+    def __init__(
+        self, task: str | TaskModel = "sst2", block_size: int | None = None, regime: Regime | None = None
+    ) -> None:
+        if task == SHARED:
+            task, regime = "sst2", "shared"
+        self.regime: Regime = regime or "frozen"
+        source = task if isinstance(task, TaskModel) else load_model(task, self.regime)
         self.task = TASKS.get(source.name) if source.card is not None else None
         self.name, self.card, self.labels = source.name, source.card, source.labels
         self.model, self.tokenizer = source.model, source.tokenizer
@@ -57,11 +66,16 @@ class Lab:
         """A lab on your own checkpoint folder or a hub id; the tokenizer is found with it."""
         return cls(load_pretrained(path_or_id, trust_remote_code=trust_remote_code), block_size)
 
+    def on(self, task: str) -> Lab:
+        """The lab of another task in the same regime."""
+        return Lab(task, regime=self.regime)
+
     def __repr__(self) -> str:
         """Model, task and units."""
         a = self.anatomy
+        regime = "" if self.regime == "frozen" else f", regime={self.regime!r}"
         return (
-            f"Lab({self.name!r}): {a.family.name}, {a.num_layers} layers x ({a.num_heads} heads +"
+            f"Lab({self.name!r}{regime}): {a.family.name}, {a.num_layers} layers x ({a.num_heads} heads +"
             f" {a.num_blocks} blocks of {a.block_size} neurons), labels: {', '.join(self.labels) or 'none'}"
         )
 
@@ -92,16 +106,25 @@ class Lab:
         """The dense model's prediction."""
         return Prediction.of(self.subnetwork.dense(self.encode([text]))[0], self.labels)
 
-    def sensitivity(self, text: Text | Sequence[Text], scorer: str | Scorer = "first_order") -> Sensitivity:
+    def sensitivity(
+        self, text: Text | Sequence[Text], scorer: str | Scorer | Router = "first_order"
+    ) -> Sensitivity:
         """How much each head and neuron block matters for a text, or for each of a list of texts."""
         texts = [text] if isinstance(text, str | tuple) else text
-        return self.scorer(scorer)(self.anatomy, self.encode(texts))
+        made = self.scorer(scorer)
+        if isinstance(made, Router):
+            raise LabError(
+                got=f"scorer={scorer!r} without a budget",
+                allowed="a router decides as the model runs, for a budget",
+                hint="use lab.prune(text, keep=0.5, scorer=...).sensitivity",
+            )
+        return made(self.anatomy, self.encode(texts))
 
     def prune(
         self,
         text: Text,
         keep: float = 0.6,
-        scorer: str | Scorer = "first_order",
+        scorer: str | Scorer | Router = "first_order",
         scope: Scope = "global",
         floor: int = 0,
     ) -> PrunedRun:
@@ -123,13 +146,17 @@ class Lab:
         )
 
     def heatmap(
-        self, text: Text, scorer: str | Scorer = "first_order", keep: float | None = None, title: str = ""
+        self,
+        text: Text,
+        scorer: str | Scorer | Router = "first_order",
+        keep: float | None = None,
+        title: str = "",
     ) -> View:
         """The scores of a text as a heat map; with `keep`, pruned units are crossed out."""
         from dsgp_lab.views import sensitivity_heatmap
 
         if keep is None:
-            scores = self.scorer(scorer)(self.anatomy, self.encode([text]))
+            scores = self.sensitivity(text, scorer)
             heads, blocks = None, None
         else:
             run = self.prune(text, keep, scorer)
@@ -145,7 +172,7 @@ class Lab:
         )
 
     def compare(
-        self, a: Text, b: Text, keep: float = 0.6, scorer: str | Scorer = "first_order"
+        self, a: Text, b: Text, keep: float = 0.6, scorer: str | Scorer | Router = "first_order"
     ) -> Comparison:
         """Two texts under one budget, and each of them under the other's mask."""
         from scipy.stats import spearmanr
@@ -167,8 +194,21 @@ class Lab:
             swapped_b=under(b, first),
         )
 
-    def scorer(self, scorer: str | Scorer) -> Scorer:
-        """A scorer by name; "flap" and "constant" are calibrated on the task's teaching set first."""
+    def scorer(self, scorer: str | Scorer | Router) -> Scorer | Router:
+        """A scorer by name; "flap" and "constant" are calibrated on the task's teaching set first.
+
+        "router" is the trained router of the lab's task and regime, "twin" its static twin.
+        """
+        if isinstance(scorer, Router):
+            return scorer
+        if scorer in ("router", "twin"):
+            if self.task is None:
+                raise LabError(
+                    got=f"scorer={scorer!r} for {self.name!r}, which is no embedded task",
+                    allowed="a Router trained for this model",
+                    hint="pass the Router itself",
+                )
+            return load_router(self.task.name, self.regime, twin=scorer == "twin")
         if scorer == "constant":
             return self.calibrate("first_order")
         if scorer == "flap":
@@ -177,7 +217,7 @@ class Lab:
 
     def calibrate(self, scorer: str | Scorer, examples: Examples | None = None) -> Constant:
         """The static scores of a method: its mean over examples (default: the task's teaching set)."""
-        return Constant.fit(self.anatomy, self.scorer(scorer), self._calibration(examples))
+        return Constant.fit(self.anatomy, make_scorer(scorer), self._calibration(examples))
 
     def _calibration(self, examples: Examples | None) -> list[tuple[Inputs, Tensor | None]]:
         if examples is None:

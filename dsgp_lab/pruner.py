@@ -76,7 +76,8 @@ class DynamicPruner:
     """Prunes a model for every input anew: the product path whose accuracy and time are reported.
 
     `keep` is the share of the encoder's MACs that may run (see `plan_mask`), `scorer` a name, a Scorer, or
-    a Router, which decides as the model runs and meets the budget on average. The model is never changed, so several pruners may share one.
+    a Router, which decides as the model runs and meets the budget on average.
+    The model is never changed, so several pruners may share one.
     """
 
     def __init__(
@@ -91,6 +92,8 @@ class DynamicPruner:
         self.anatomy = self.subnetwork.anatomy
         self.cost = CostModel.of(self.anatomy)
         self.scorer = scorer if isinstance(scorer, Router) else make_scorer(scorer)
+        if isinstance(self.scorer, Router):
+            self.scorer.check_fits(self.anatomy)
         self.keep = check_keep(keep)
         self.scope: Scope = scope
         self.floor = floor

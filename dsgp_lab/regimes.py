@@ -14,10 +14,10 @@ from typing import Literal, get_args
 from dsgp_lab.anatomy import Anatomy
 from dsgp_lab.checkpoints import load_checkpoint
 from dsgp_lab.errors import LabError
-from dsgp_lab.models import CARD, TaskModel
+from dsgp_lab.models import CARD, TaskModel, load_task_model
 from dsgp_lab.router import Router
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import data_folder, get_task
+from dsgp_lab.tasks import SHARED, data_folder, get_task
 
 Regime = Literal["frozen", "joint", "shared", "adaptive"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
@@ -38,23 +38,46 @@ class Trained:
 
 
 def trained_folder(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Path:
-    """Where a regime's checkpoint lies: <root>/<task>/<regime>, or <regime>_twin."""
+    """Where a regime's checkpoint lies: <root>/<task>/<regime>, or <regime>_twin; the shared encoder's is
+    <root>/glue/shared.
+    """
     get_task(task)
     if regime not in REGIMES:
         raise LabError(got=f"regime={regime!r}", allowed=", ".join(REGIMES), hint="choose one of these")
     home = root or data_folder() / "checkpoints"
-    return home / task / (f"{regime}_twin" if twin else regime)
+    owner = SHARED if regime == "shared" else task
+    return home / owner / (f"{regime}_twin" if twin else regime)
 
 
-def load_trained(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Trained:
-    """Load a regime's model and router (or its static twin's).
-
-    `root` holds other checkpoints in the same layout, such as those of another seed; dense models are
-    always the project's own.
+def load_model(
+    task: str, regime: Regime = "frozen", twin: bool = False, root: Path | None = None
+) -> TaskModel:
+    """The model of a regime; in the regime "frozen", the task's dense checkpoint.
 
     Raises:
         LabError: an unknown task or regime, or nothing trained for them.
     """
+    if regime == "frozen":
+        return load_task_model(task)
+    folder = _found(task, regime, twin, root)
+    return load_checkpoint(folder, task if regime == "shared" else None)
+
+
+def load_router(task: str, regime: Regime = "frozen", twin: bool = False, root: Path | None = None) -> Router:
+    """The router of a regime, or its static twin's; errors as `load_model`."""
+    return Router.load(_found(task, regime, twin, root) / ROUTER)
+
+
+def load_trained(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Trained:
+    """Load a regime's model and router (or its static twin's); errors as `load_model`.
+
+    `root` holds other checkpoints in the same layout, such as those of another seed; dense models are
+    always the project's own.
+    """
+    return Trained(load_model(task, regime, twin, root), load_router(task, regime, twin, root))
+
+
+def _found(task: str, regime: Regime, twin: bool, root: Path | None) -> Path:
     folder = trained_folder(task, regime, twin, root)
     if not (folder / CARD).is_file():
         there = sorted(path.parent.name for path in folder.parent.glob(f"*/{CARD}"))
@@ -63,8 +86,4 @@ def load_trained(task: str, regime: Regime, twin: bool = False, root: Path | Non
             allowed=", ".join(there) or "none found",
             hint=f"choose one of these, or make one with dsgp-lab train-router {task}",
         )
-    if regime == "frozen":
-        own = load_checkpoint(data_folder() / "checkpoints" / task)
-    else:
-        own = load_checkpoint(folder)
-    return Trained(own, Router.load(folder / ROUTER))
+    return folder

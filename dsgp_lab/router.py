@@ -115,6 +115,16 @@ class Router(nn.Module):
         with torch.no_grad():
             self.bias.copy_(-STEEPNESS * ranks)
 
+    def check_fits(self, anatomy: Anatomy) -> None:
+        """Raise LabError unless the router was made for a model of this shape."""
+        want = RouterShape.of(anatomy, self.shape.kind, self.shape.width)
+        if self.shape != want:
+            raise LabError(
+                got=f"a router for {_units(self.shape)}",
+                allowed=f"one for {_units(want)}",
+                hint="use the model and block size that the router was trained with",
+            )
+
     def standardise(self, centre: Tensor, spread: Tensor) -> None:
         """Set the features' mean and standard deviation, each [layers, features]."""
         self.centre.copy_(centre)
@@ -152,7 +162,9 @@ class Router(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write as float16 safetensors, the shape in its metadata; a constant router without W1."""
-        tensors = {name: value.detach().half().cpu().contiguous() for name, value in self.state_dict().items()}
+        tensors = {
+            name: value.detach().half().cpu().contiguous() for name, value in self.state_dict().items()
+        }
         if not self.sees_input:
             for name in ("w1", "centre", "spread"):
                 del tensors[name]
@@ -172,6 +184,11 @@ class Router(nn.Module):
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise unreadable(path, error) from None
         return router.eval()
+
+
+def _units(shape: RouterShape) -> str:
+    units = f"{shape.num_layers} layers of {shape.num_heads} heads and {shape.num_blocks} blocks"
+    return f"{units}, hidden size {shape.hidden_size}"
 
 
 class Planner:

@@ -81,6 +81,23 @@ _ALL = (
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
+SHARED = "glue"
+"""Name of the one encoder for all tasks but WNLI."""
+
+
+def shared_outputs() -> dict[str, slice]:
+    """Which outputs of the shared encoder's classifier belong to which task.
+
+    >>> shared_outputs()["mnli"]
+    slice(9, 12, None)
+    """
+    outputs, start = {}, 0
+    for task in _ALL:
+        if task.name != "wnli":
+            outputs[task.name] = slice(start, start + task.num_labels)
+            start += task.num_labels
+    return outputs
+
 
 def get_task(name: str) -> Task:
     """Look a task up by its GLUE name.

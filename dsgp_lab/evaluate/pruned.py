@@ -1,4 +1,4 @@
-"""Predictions of a pruned model over a split: the compacted run that is also timed, whatever decides the mask."""
+"""Predictions of a pruned model over a split, by the compacted run that is also timed."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def make_scorer(scorer: str | Scorer) -> Scorer:
     if not isinstance(scorer, str) or scorer not in SCORERS:
         raise LabError(
             got=f"scorer={scorer!r}",
-            allowed=f"{', '.join(sorted(SCORERS))}, and in a Lab also constant",
+            allowed=f"{', '.join(sorted(SCORERS))}, and in a Lab also constant, router, twin",
             hint="use one of these names, or a Scorer object such as FirstOrder(target='margin')",
         )
     return SCORERS[scorer]()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,10 +68,10 @@ def routed(
                 return multiply(tensor, run.heads[index], anatomy.head_dim)
 
             def neurons(tensor: Tensor, index: int = index, inverse: Tensor = inverse) -> Tensor:
-                spread = run.blocks[index].repeat_interleave(anatomy.block_size, dim=-1)
-                return multiply(tensor, spread[:, inverse], 1)
+                gates = run.blocks[index].to(tensor.dtype).repeat_interleave(anatomy.block_size, dim=-1)
+                return multiply(tensor, gates[:, inverse], 1)
 
-            on_input(layer.query, lambda hidden, index=index: decide(index, hidden))
+            on_input(layer.query, partial(decide, index))
             on_input(layer.attention_out, heads)
             on_input(layer.ffn_out, neurons)
         yield run
@@ -90,4 +91,4 @@ def straight_through(logits: Tensor, noise: float) -> Tensor:
         uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
         logits = logits + noise * (uniform.log() - (-uniform).log1p())
     soft = torch.sigmoid(logits)
-    return (logits > 0).to(logits.dtype) + soft - soft.detach()
+    return (logits > 0).to(logits.dtype) + (soft - soft.detach())

@@ -8,14 +8,16 @@ from typing import Any, Literal, get_args
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.router import RouterKind
-from dsgp_lab.tasks import get_task
+from dsgp_lab.tasks import SHARED, get_task
 
 Regime = Literal["frozen", "joint"]
 
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """How a router is trained on a task, alone (regime "frozen") or with the weights ("joint").
+    """How a router is trained on a task ("glue": all tasks in one encoder).
+
+    In the regime "frozen" it is trained alone, in "joint" with the weights.
 
     Each step draws a budget between ``lowest`` and 1; the loss is the distance of the logits from the dense
     model's, plus ``budget_weight`` times the squared gap between the share of MACs that ran and the budget:
@@ -46,7 +48,8 @@ class RouterConfig:
 
     def __post_init__(self) -> None:
         """Check every setting."""
-        get_task(self.task)
+        if self.task != SHARED:
+            get_task(self.task)
         for name, allowed in (("regime", get_args(Regime)), ("kind", get_args(RouterKind))):
             self._check(name, ", ".join(allowed), getattr(self, name) in allowed)
         for name in ("steps", "batch_size", "width"):

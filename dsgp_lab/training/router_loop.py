@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +31,38 @@ LOG = "train.log.jsonl"
 LOG_EVERY = 25  # steps
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One task's training examples.
+
+    ``targets`` [examples, labels] are the dense model's logits, ``outputs`` the model's outputs that belong
+    to the task, ``weight`` how often the task is drawn.
+    """
+
+    task: Task
+    encoded: Sequence[Encoded]
+    labels: Sequence[int | float]
+    targets: Tensor
+    outputs: slice = field(default_factory=lambda: slice(None))
+    weight: float = 1.0
+
+
 class RouterTraining:
-    """State of one run: a router, perhaps the weights, and the optimizer, resumable at any step."""
+    """State of one run: a router, perhaps the weights, and the optimizer, resumable at any step.
+
+    Each batch comes from one source.
+    """
 
     def __init__(
         self,
         config: RouterConfig,
         anatomy: Anatomy,
         router: Router,
-        task: Task,
-        encoded: Sequence[Encoded],
-        labels: Sequence[int | float],
-        targets: Tensor,
+        sources: Sequence[Source],
         out: Path,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """``targets`` [examples, labels] are the dense model's logits of the encoded examples."""
-        self.config, self.anatomy, self.router, self.task = config, anatomy, router, task
-        self.encoded, self.labels, self.targets = encoded, labels, targets
+        self.config, self.anatomy, self.router, self.sources = config, anatomy, router, sources
         self.out, self.say = out, say
         self.model = anatomy.model
         self.cost = CostModel.of(anatomy)
@@ -69,8 +85,9 @@ class RouterTraining:
                 for name, parameter in self.named.items():
                     parameter.copy_(state["parameters"][name])
             self.optimizer.load_state_dict(state["optimizer"])
-        lengths = [len(item.ids) for item in encoded]
-        self.batches = _endless(lengths, config, self.step)
+        self.batches = _draw_batches(sources, config)
+        for _ in range(self.step):
+            next(self.batches)
 
     def _groups(self) -> list[dict[str, Any]]:
         bias = [p for n, p in self.named.items() if n in ("router.bias", "router.slope")]
@@ -108,23 +125,23 @@ class RouterTraining:
     def advance(self) -> None:
         """One optimizer step."""
         config = self.config
-        chosen = next(self.batches)
+        source, chosen = next(self.batches)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * rate_at(self.step, config.steps)
         self.model.train(config.regime == "joint")
-        inputs = collate([self.encoded[i] for i in chosen], self._pad_id, self.anatomy.device)
+        inputs = collate([source.encoded[i] for i in chosen], self._pad_id, self.anatomy.device)
         budget = random.Random(f"{config.seed}/{self.step}").uniform(config.lowest, 1.0)
         keep = torch.full((len(chosen),), budget, device=self.anatomy.device)
         with routed(self.anatomy, self.router, inputs, keep, config.noise_at(self.step)) as run:
             with torch.autocast(self.anatomy.device.type, dtype=torch.bfloat16, enabled=self.bf16):
                 logits = self.model(**inputs).logits
             shares = run.shares(self.cost, inputs)
-        target = self.targets[chosen].to(logits.device)
-        distance = distillation(logits.float(), target, config.temperature)
+        own = logits.float()[:, source.outputs]
+        distance = distillation(own, source.targets[chosen].to(own.device), config.temperature)
         gap = (shares.mean() - budget).square() if config.adaptive else (shares - budget).square().mean()
         loss = distance + config.budget_weight * gap
         if config.labels:
-            loss = loss + config.labels * _task_loss(self.task, logits.float(), [self.labels[i] for i in chosen])
+            loss = loss + config.labels * _task_loss(source.task, own, [source.labels[i] for i in chosen])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.named.values(), 1.0)
         self.optimizer.step()
@@ -237,14 +254,19 @@ def _task_loss(task: Task, logits: Tensor, labels: list[int | float]) -> Tensor:
     return functional.cross_entropy(logits, target)
 
 
-def _endless(lengths: Sequence[int], config: RouterConfig, skip: int) -> Iterator[list[int]]:
-    """Batches of like length, epoch after epoch; the first `skip` are left out."""
-    epoch = 0
+def _draw_batches(sources: Sequence[Source], config: RouterConfig) -> Iterator[tuple[Source, list[int]]]:
+    """Batches of like length, each from a source drawn by weight, without end."""
+    streams = [_endless([len(item.ids) for item in source.encoded], config) for source in sources]
+    weights = [source.weight for source in sources]
+    drawn = random.Random(config.seed)
     while True:
-        batches = bucketed_batches(lengths, config.batch_size, config.seed, epoch)
-        yield from batches[skip:]
-        skip = max(0, skip - len(batches))
-        epoch += 1
+        index = drawn.choices(range(len(sources)), weights)[0]
+        yield sources[index], next(streams[index])
+
+
+def _endless(lengths: Sequence[int], config: RouterConfig) -> Iterator[list[int]]:
+    for epoch in itertools.count():
+        yield from bucketed_batches(lengths, config.batch_size, config.seed, epoch)
 
 
 def _is_in(parameter: Tensor, group: list[torch.nn.Parameter]) -> bool:

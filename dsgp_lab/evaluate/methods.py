@@ -1,0 +1,153 @@
+"""The methods that are compared, by name: from a model, its router and calibration texts to predictions.
+
+All run through the same compacted model within the same budget, so that they differ in the masks alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.errors import LabError
+from dsgp_lab.evaluate.pruned import PrunedPredictions, mismatched, predict_masked, predict_pruned
+from dsgp_lab.mask import Mask
+from dsgp_lab.models import CARD
+from dsgp_lab.regimes import Regime, trained_folder
+from dsgp_lab.router import Router
+from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Flap, Random, Scorer, WandaSp
+from dsgp_lab.subnetwork import SubNetwork
+from dsgp_lab.tasks import Examples, data_folder
+
+Batches = Sequence[tuple[Inputs, Tensor]]
+"""Calibration data: batches of inputs with their labels [batch]."""
+
+DENSE, ROUTER_METHOD, TWIN, MISMATCHED = "dense", "router", "twin", "mismatched"
+
+METHODS: dict[str, str] = {
+    DENSE: "every unit runs",
+    "random": "random scores, fresh for every input",
+    "static_first_order": "mean absolute gate gradients over calibration texts",
+    "static_fisher": "mean squared gate gradients of the loss over calibration texts",
+    "static_wanda_sp": "mean of weight size times input norm over calibration texts",
+    "static_flap": "mean fluctuation around the channel means of calibration texts",
+    TWIN: "the router's training with its input switched off: a learned static plan",
+    ROUTER_METHOD: "the router: decides for every input as the model runs",
+    MISMATCHED: "every input under the mask that the router made for another one",
+    "oracle_first_order": "the input's own absolute gate gradients: looks at the whole model's run",
+    "oracle_signed": "the input's own signed gate gradients: looks at the whole model's run",
+}
+"""Every method's name and what it is."""
+
+STATIC: dict[str, Callable[[], Scorer]] = {
+    "static_first_order": FirstOrder,
+    "static_fisher": Fisher,
+    "static_wanda_sp": WandaSp,
+    "static_flap": Flap,
+}
+ORACLES: dict[str, Callable[[], Scorer]] = {
+    "oracle_first_order": FirstOrder,
+    "oracle_signed": partial(FirstOrder, signed=True),
+}
+BY_CHANCE = ("random", MISMATCHED)
+"""Methods whose result depends on the seed of a run, not only on that of training."""
+
+ROUTED = (TWIN, ROUTER_METHOD, MISMATCHED)
+"""Methods that need a trained router."""
+
+
+def check_method(name: str) -> str:
+    """A method's name, or a LabError that lists them.
+
+    >>> check_method("router")
+    'router'
+    """
+    if name not in METHODS:
+        raise LabError(got=f"method {name!r}", allowed=", ".join(METHODS), hint="use one of these names")
+    return name
+
+
+def available_methods(task: str, regime: Regime, root: Path | None = None) -> tuple[str, ...]:
+    """The methods that a task's checkpoints allow in a regime; `root` as in `load_trained`.
+
+    Raises:
+        LabError: an unknown task or regime.
+    """
+    routed, twin = ((trained_folder(task, regime, twin, root) / CARD).is_file() for twin in (False, True))
+    dense = (data_folder() / "checkpoints" / task / CARD).is_file()
+    weights = dense if regime == "frozen" else routed
+    needs = {TWIN: twin and (dense or regime != "frozen"), ROUTER_METHOD: routed and weights}
+    needs[MISMATCHED] = needs[ROUTER_METHOD]
+    return tuple(name for name in METHODS if needs.get(name, weights))
+
+
+def make_method(
+    name: str,
+    anatomy: Anatomy,
+    *,
+    router: Router | None = None,
+    calibration: Callable[[], Batches] | None = None,
+    seed: int = 0,
+) -> Scorer | Router | None:
+    """What decides the masks of a method; None for "dense", where nothing is decided.
+
+    `router` is the trained router (for "twin" the constant one), `calibration` gives labelled batches and is
+    called only by the static methods. "mismatched" gives the router, whose masks are permuted afterwards.
+
+    Raises:
+        LabError: an unknown name, or a router or calibration data that the method needs and did not get.
+    """
+    check_method(name)
+    if name in ROUTED:
+        if router is None:
+            raise LabError(
+                got=f"method {name!r} without a router",
+                allowed="a trained router",
+                hint="make one with dsgp-lab train-router, or choose another method",
+            )
+        return router
+    if name in STATIC:
+        if calibration is None:
+            raise LabError(
+                got=f"method {name!r} without calibration data",
+                allowed="labelled batches of the task",
+                hint="pass calibration=lambda: batches",
+            )
+        return _static(STATIC[name](), anatomy, calibration())
+    if name == "random":
+        return Random(seed)
+    return ORACLES[name]() if name in ORACLES else None
+
+
+def predict(
+    name: str,
+    made: Scorer | Router | None,
+    subnetwork: SubNetwork,
+    tokenizer: object,
+    examples: Examples,
+    keep: float,
+    *,
+    seed: int = 0,
+    routed: PrunedPredictions | None = None,
+) -> PrunedPredictions:
+    """Run a method over examples within `keep` of the encoder's MACs; `made` is what `make_method` gave.
+
+    "dense" runs every unit whatever `keep` says. "mismatched" permutes the router's masks by `seed`; they are
+    those of `routed`, the router's own predictions, or made first. Its shares are those of the masks alone,
+    without the router's own MACs.
+    """
+    if made is None:
+        return predict_masked(subnetwork, tokenizer, examples, Mask.full(subnetwork.anatomy))
+    if name != MISMATCHED:
+        return predict_pruned(subnetwork, tokenizer, examples, made, keep)
+    routed = routed or predict_pruned(subnetwork, tokenizer, examples, made, keep)
+    return predict_masked(subnetwork, tokenizer, examples, mismatched(routed.masks, seed))
+
+
+def _static(scorer: Scorer, anatomy: Anatomy, batches: Batches) -> Constant:
+    if isinstance(scorer, Flap):  # it measures fluctuation around the means of the same texts
+        scorer = Flap.fit(anatomy, [inputs for inputs, _ in batches])
+    return Constant.fit(anatomy, scorer, batches)

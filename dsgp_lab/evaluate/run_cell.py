@@ -1,0 +1,157 @@
+"""Running one cell of a sweep; models, calibration and examples are kept in memory for the next cell."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dsgp_lab.anatomy import Anatomy
+from dsgp_lab.checkpoints import load_checkpoint
+from dsgp_lab.errors import LabError
+from dsgp_lab.evaluate.cell import TEACHING, Cell, CellResult, calibration_split
+from dsgp_lab.evaluate.dense import to_predictions
+from dsgp_lab.evaluate.latency import machine, threads
+from dsgp_lab.evaluate.methods import (
+    DENSE,
+    MISMATCHED,
+    ROUTED,
+    ROUTER_METHOD,
+    STATIC,
+    TWIN,
+    Batches,
+    make_method,
+    predict,
+)
+from dsgp_lab.evaluate.pruned import PrunedPredictions
+from dsgp_lab.models import CARD, sha256
+from dsgp_lab.regimes import ROUTER, trained_folder
+from dsgp_lab.router import Router
+from dsgp_lab.sensitivity import Scorer
+from dsgp_lab.subnetwork import SubNetwork
+from dsgp_lab.tasks import Examples, data_folder, load_examples, load_teaching, metrics
+from dsgp_lab.training.router_data import labelled_batches, long_sample
+
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "scikit-learn", "pyarrow")
+
+
+def run_cell(cell: Cell) -> CellResult:
+    """Evaluate a cell on one torch thread.
+
+    Raises:
+        LabError: checkpoints or data that are missing or damaged.
+    """
+    import pandas as pd
+
+    started, start = datetime.now(UTC), time.perf_counter()
+    configuration = cell.configuration()
+    with threads(1):
+        positions, examples = _examples(cell.task, cell.split, cell.limit)
+        made = _predictions(cell, examples)
+    predicted = to_predictions(examples.task, made.logits)
+    table = pd.DataFrame(
+        {
+            "idx": positions,
+            "label": [float(label) for label in examples.labels],
+            "prediction": [float(value) for value in predicted],
+            "logits": list(made.logits.numpy()),
+            "share": made.shares.double().numpy(),
+            "tokens": made.lengths.numpy(),
+        }
+    )
+    record = {
+        "configuration": configuration,
+        "root": None if cell.root is None else str(cell.root),
+        "source": examples.source,
+        "machine": machine(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    return CellResult(cell, table, metrics(examples.task, predicted, examples.labels), record)
+
+
+# What cells share is kept for the next one. Hashes of the files are part of the keys, so that a notebook that
+# trains a router anew does not get what the old one gave.
+
+
+def _predictions(cell: Cell, examples: Examples) -> PrunedPredictions:
+    folder, files = _weights_folder(cell), cell.checkpoints()
+    name = DENSE if cell.regime == "frozen" else folder.name
+    digests = tuple(digest for file, digest in files[name].items() if file != ROUTER)
+    tokenizer, subnetwork = _loaded(cell.task, folder, digests)
+    made: Scorer | Router | None
+    routed = None
+    if cell.method in STATIC:
+        made = _static(cell.method, cell.task, calibration_split(cell.task), tokenizer, subnetwork)
+    elif cell.method in ROUTED:
+        home = trained_folder(cell.task, cell.regime, cell.method == TWIN, cell.root)
+        made = _router(home / ROUTER, files[home.name].get(ROUTER))
+    else:
+        made = make_method(cell.method, subnetwork.anatomy, seed=cell.seed)
+    if cell.method in (ROUTER_METHOD, MISMATCHED):
+        routed = _routed(made, subnetwork, tokenizer, examples, cell.keep)
+    if cell.method == ROUTER_METHOD and routed is not None:
+        return routed
+    return predict(
+        cell.method, made, subnetwork, tokenizer, examples, cell.keep, seed=cell.seed, routed=routed
+    )
+
+
+def _weights_folder(cell: Cell) -> Path:
+    if cell.regime == "frozen":
+        return data_folder() / "checkpoints" / cell.task
+    return trained_folder(cell.task, cell.regime, cell.method == TWIN, cell.root)
+
+
+@lru_cache(maxsize=2)
+def _loaded(task: str, folder: Path, digests: tuple[str, ...]) -> tuple[Any, SubNetwork]:
+    own = load_checkpoint(folder, task)
+    return own.tokenizer, SubNetwork(Anatomy.of(own.model, order=own.neuron_order))
+
+
+@lru_cache(maxsize=2)
+def _router(path: Path, digest: str | None) -> Router:
+    if not path.is_file() or sha256(path) != digest:
+        raise LabError(
+            got=f"{path}, {'altered or damaged' if path.is_file() else 'which does not exist'}",
+            allowed=f"the file with SHA-256 {digest}, as {CARD} says",
+            hint="fetch the checkpoint again, for example with git checkout",
+        )
+    return Router.load(path)
+
+
+@lru_cache(maxsize=1)
+def _routed(
+    router: Router, subnetwork: SubNetwork, tokenizer: Any, examples: Examples, keep: float
+) -> PrunedPredictions:
+    return predict(ROUTER_METHOD, router, subnetwork, tokenizer, examples, keep)
+
+
+@lru_cache(maxsize=2)
+def _static(
+    method: str, task: str, split: str, tokenizer: Any, subnetwork: SubNetwork
+) -> Scorer | Router | None:
+    batches = partial(_calibration, task, split, tokenizer)
+    return make_method(method, subnetwork.anatomy, calibration=batches)
+
+
+@lru_cache(maxsize=1)
+def _calibration(task: str, split: str, tokenizer: Any) -> Batches:
+    examples = load_teaching(task) if split == TEACHING else load_examples(task, split)
+    return labelled_batches(tokenizer, long_sample(examples))
+
+
+@lru_cache(maxsize=2)
+def _examples(task: str, split: str, limit: int | None) -> tuple[list[int], Examples]:
+    """Examples and their positions in the split; a limited sample is drawn from all of it, not its start."""
+    every = load_teaching(task) if split == TEACHING else load_examples(task, split)
+    positions = list(range(len(every)))
+    if limit is not None and limit < len(every):
+        positions = sorted(random.Random(0).sample(positions, limit))
+        every = every.take(positions)
+    return positions, every

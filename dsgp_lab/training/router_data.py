@@ -1,0 +1,93 @@
+"""Training data of routers: examples that the dense model's held-out part has nothing of, and its logits."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsgp_lab.anatomy import Inputs
+from dsgp_lab.batching import collate, encode
+from dsgp_lab.checkpoints import ADAPTER, load_checkpoint
+from dsgp_lab.errors import LabError
+from dsgp_lab.evaluate.dense import predict_logits
+from dsgp_lab.models import CARD
+from dsgp_lab.tasks import Examples, load_examples
+from dsgp_lab.training.config import computes_in_bf16
+from dsgp_lab.training.held_out import hold_out
+from dsgp_lab.training.router_config import RouterConfig
+from dsgp_lab.training.router_loop import Source
+
+CALIBRATION_TEXTS = 512
+
+
+def task_source(
+    task: str, dense: Path, config: RouterConfig, cache: Path, limit: int, outputs: slice = slice(None)
+) -> tuple[Source, Examples, Examples]:
+    """At most `limit` training examples with the logits of the dense checkpoint in folder `dense`.
+
+    Also returns the examples themselves and the part held out from the dense model's training. The logits
+    are kept in the folder `cache`.
+
+    Raises:
+        LabError: no example is as long as ``config.min_tokens``.
+    """
+    card = json.loads((dense / CARD).read_text("utf-8"))
+    settings = card["settings"]
+    rest, held_out = hold_out(load_examples(task, "train"), settings["held_out"], settings["seed"])
+    own = load_checkpoint(dense)
+    encoded = encode(own.tokenizer, rest.texts, config.max_length)
+    long = [i for i, item in enumerate(encoded) if len(item.ids) >= config.min_tokens]
+    if not long:
+        raise LabError(
+            got=f"min_tokens={config.min_tokens}, and no such example in {task}",
+            allowed="a length that some examples reach",
+            hint="lower min_tokens",
+        )
+    chosen = sorted(random.Random(config.seed).sample(long, min(len(long), limit)))
+    rest, encoded = rest.take(chosen), [encoded[i] for i in chosen]
+    digest = card["files"][ADAPTER]["sha256"][:12]
+    name = f"{task}-{digest}-{config.seed}-{config.min_tokens}-{config.max_length}-{len(rest)}.pt"
+    targets = _cached(cache / name, own, rest, config)
+    source = Source(rest.task, encoded, rest.labels, targets, outputs, weight=len(rest) ** 0.5)
+    return source, rest, held_out
+
+
+def _cached(path: Path, own: Any, examples: Examples, config: RouterConfig) -> Tensor:
+    if path.is_file():
+        logits: Tensor = torch.load(path, weights_only=True)
+        return logits
+    bf16 = computes_in_bf16("auto", torch.device("cpu"))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        logits = predict_logits(own.model, own.tokenizer, examples, max_length=config.max_length)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    torch.save(logits, scratch)
+    scratch.replace(path)
+    return logits
+
+
+def long_sample(examples: Examples, size: int = CALIBRATION_TEXTS) -> Examples:
+    """Examples from the longer half: training texts are often shorter than those of the dev sets."""
+    ranked = sorted(range(len(examples)), key=lambda i: -sum(len(text) for text in examples.texts[i]))
+    half = ranked[: max(1, len(ranked) // 2)]
+    return examples.take(half).sample(min(size, len(half)))
+
+
+def labelled_batches(
+    tokenizer: Any, examples: Examples, max_length: int = 128, size: int = 32
+) -> list[tuple[Inputs, Tensor]]:
+    """Examples as padded batches of like length with their labels."""
+    encoded = encode(tokenizer, examples.texts, max_length)
+    ranked = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
+    batches: list[tuple[Inputs, Tensor]] = []
+    for start in range(0, len(ranked), size):
+        rows: Sequence[int] = ranked[start : start + size]
+        inputs = collate([encoded[i] for i in rows], tokenizer.pad_token_id)
+        batches.append((inputs, torch.tensor([examples.labels[i] for i in rows])))
+    return batches

@@ -1,0 +1,160 @@
+"""What a router training run begins with: the model, its static ranking, and the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.checkpoints import load_checkpoint
+from dsgp_lab.cost import CostModel
+from dsgp_lab.models import load_base, load_tokenizer, quiet
+from dsgp_lab.ordering import by_importance
+from dsgp_lab.router import Router, RouterShape
+from dsgp_lab.sensitivity import Fisher, Sensitivity
+from dsgp_lab.tasks import data_folder, shared_outputs
+from dsgp_lab.training.router_config import RouterConfig
+from dsgp_lab.training.router_data import labelled_batches, long_sample, task_source
+from dsgp_lab.training.router_loop import Source, feature_statistics
+
+SHARED_LIMIT = 12_000
+"""Training examples of each task that the shared encoder sees."""
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """`trained` is `dense`, its adapter still apart where weights are trained; `fisher` has static scores."""
+
+    dense: Anatomy
+    trained: Anatomy
+    sources: list[Source]
+    held_out: list[Inputs]
+    calibration: list[Inputs]
+    fisher: Sensitivity
+
+
+def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
+    """One task, from its dense checkpoint."""
+    folder = dense or data_folder() / "checkpoints" / config.task
+    own = load_checkpoint(folder)
+    limit = config.steps * config.batch_size
+    source, examples, held_out = task_source(config.task, folder, config, cache, limit)
+    anatomy = Anatomy.of(own.model, order=own.neuron_order)
+    trained = anatomy
+    if config.regime == "joint":
+        trained = Anatomy.of(trainable(folder, own.model.config.num_labels), order=own.neuron_order)
+    calibration = labelled_batches(own.tokenizer, long_sample(examples), config.max_length)
+    held = labelled_batches(own.tokenizer, held_out, config.max_length)
+    return Start(
+        dense=anatomy,
+        trained=trained,
+        sources=[source],
+        held_out=[inputs for inputs, _ in held],
+        calibration=[inputs for inputs, _ in calibration],
+        fisher=_fisher(anatomy, calibration),
+    )
+
+
+def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
+    """All tasks but WNLI in one encoder: fresh, or from a checkpoint of the shared encoder.
+
+    Every task's targets are the logits of its own dense checkpoint.
+    """
+    home = data_folder() / "checkpoints"
+    sources, held_out, calibration, scores = [], [], [], []
+    for task, outputs in shared_outputs().items():
+        source, examples, held = task_source(task, home / task, config, cache, SHARED_LIMIT, outputs)
+        sources.append(source)
+        held_out += labelled_batches(load_tokenizer(), held.sample(min(len(held), 128)))
+        batches = labelled_batches(load_tokenizer(), long_sample(examples, 128))
+        calibration += batches
+        own = load_checkpoint(dense, task) if dense else load_checkpoint(home / task)
+        scores.append(_fisher(Anatomy.of(own.model), batches))
+    # one task's gradients may be many times another's: each counts by its own mean
+    fisher = Sensitivity.stack([_unit_mean(score) for score in scores])
+    if fisher.neurons is None:
+        raise AssertionError("Fisher scores every neuron")
+    order = by_importance(fisher.neurons.mean(0))
+    total = max(outputs.stop for outputs in shared_outputs().values())
+    model = trainable(dense, total) if dense else fresh_adapter(total)
+    trained = Anatomy.of(model, order=order)
+    return Start(
+        dense=trained,
+        trained=trained,
+        sources=sources,
+        held_out=[inputs for inputs, _ in held_out],
+        calibration=[inputs for inputs, _ in calibration],
+        fisher=_in_blocks(fisher, trained),
+    )
+
+
+def _fisher(anatomy: Anatomy, batches: list[tuple[Inputs, Tensor]]) -> Sensitivity:
+    return Sensitivity.stack([Fisher()(anatomy, inputs, labels) for inputs, labels in batches])
+
+
+def _unit_mean(scores: Sensitivity) -> Sensitivity:
+    """Scores divided by the mean over all heads and neurons."""
+    if scores.neurons is None:
+        raise AssertionError("Fisher scores every neuron")
+    scale = torch.cat([scores.heads.flatten(), scores.neurons.flatten()]).mean().clamp(min=1e-12)
+    parts = {name: getattr(scores, name) / scale for name in ("heads", "blocks", "neurons")}
+    return replace(scores, **parts)
+
+
+def _in_blocks(scores: Sensitivity, anatomy: Anatomy) -> Sensitivity:
+    """Scores of blocks made anew from those of neurons, in the anatomy's order."""
+    if scores.neurons is None:
+        raise AssertionError("Fisher scores every neuron")
+    return replace(scores, blocks=anatomy.into_blocks(scores.neurons).sum(-1))
+
+
+def fresh_router(config: RouterConfig, start: Start) -> Router:
+    """A router that is the static Fisher plan of the model it starts on."""
+    torch.manual_seed(config.seed)
+    router = Router(RouterShape.of(start.dense, config.kind, config.width))
+    router.standardise(*feature_statistics(start.dense, start.calibration))
+    router.start_from_ranking(static_ranks(start.fisher, CostModel.of(start.dense)))
+    return router
+
+
+def static_ranks(sensitivity: Sensitivity, cost: CostModel, length: int = 25) -> Tensor:
+    """The budget at which each unit joins the static plan of a batch's mean scores [layers, units].
+
+    Units are ordered by score per MAC; a unit's rank is the share of all MACs up to its middle.
+    """
+    scores = torch.cat([sensitivity.heads, sensitivity.blocks], dim=-1).mean(0)
+    macs = torch.tensor([cost.head(length)] * cost.num_heads + [cost.block(length)] * cost.num_blocks)
+    macs = macs.double().expand(cost.num_layers, -1).flatten()
+    order = (scores.flatten().double() / macs).argsort(descending=True)
+    ends = macs[order].cumsum(0)
+    ranks = torch.empty_like(ends)
+    ranks[order] = (ends - macs[order] / 2) / macs.sum()
+    return ranks.float().view_as(scores)
+
+
+def trainable(folder: Path, num_labels: int) -> Any:
+    """A checkpoint with its adapter still apart, ready to train on."""
+    from peft import PeftModel
+
+    base = load_base(num_labels)
+    with quiet():
+        return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+
+
+def fresh_adapter(num_labels: int, rank: int = 32) -> Any:
+    """The base encoder with untrained adapters on all linear layers."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=["query", "key", "value", "dense"],
+        modules_to_save=["classifier"],
+    )
+    with quiet():
+        return get_peft_model(load_base(num_labels), lora)
