@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def load_checkpoint(folder: Path | str, task_name: str | None = None) -> TaskMod
     from peft import PeftModel
 
     folder = Path(folder)
-    card = _verified_card(folder)
+    card = verified_card(folder)
     shared = card["task"] == SHARED
     _check_task(card["task"], task_name, folder)
     task = get_task(task_name or card["task"])
@@ -147,7 +148,12 @@ def update_card(folder: Path | str, entries: dict[str, Any]) -> dict[str, Any]:
     return card
 
 
-def _verified_card(folder: Path) -> dict[str, Any]:
+def verified_card(folder: Path, needed: Iterable[str] = (ADAPTER, ADAPTER_CONFIG)) -> dict[str, Any]:
+    """A checkpoint's card, after every file it lists and every needed one was compared with its hash.
+
+    Raises:
+        LabError: a file that is missing, altered or unreadable, or another base.
+    """
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
         files, base = card["files"], card["base_sha256"]
@@ -161,7 +167,7 @@ def _verified_card(folder: Path) -> dict[str, Any]:
             allowed=f"checkpoints of {BASE_NAME} (SHA-256 {BASE_SHA256[:12]}...)",
             hint="train the checkpoint anew on this base with dsgp-lab train",
         )
-    for name in sorted({ADAPTER, ADAPTER_CONFIG, *files}):
+    for name in sorted({*needed, *files}):
         path = folder / name
         expected = files.get(name, {}).get("sha256")
         if not path.is_file() or sha256(path) != expected:

@@ -83,13 +83,13 @@ def evaluate(
         str, typer.Option(help="none: quotes in a table belong to its texts, as in GLUE's TSV files.")
     ] = "minimal",
     predictions: Annotated[Path | None, typer.Option(help="Also write a row an example to this CSV.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     root: Annotated[
         Path | None, typer.Option(help="Folder of other checkpoints than data/checkpoints.")
     ] = None,
 ) -> None:
-    """Evaluate a method on your own labelled file, beside the dense model."""
-    from json import dumps
+    """Evaluate a method on your own labelled file. The dense model runs beside it."""
+    import json
 
     from dsgp_lab.evaluate.latency import threads
     from dsgp_lab.evaluate.own import evaluate_file
@@ -97,7 +97,7 @@ def evaluate(
     names: dict[str, Any] = {"regime": regime, "quoting": quoting}  # unknown ones are refused there
     with threads(1):
         evaluation = evaluate_file(file, task, method, keep, predictions=predictions, root=root, **names)
-    typer.echo(dumps(evaluation.record(), indent=2) if json else str(evaluation))
+    typer.echo(json.dumps(evaluation.record(), indent=2) if as_json else str(evaluation))
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
@@ -122,6 +122,55 @@ def order(context: typer.Context) -> None:
     from dsgp_lab.training.order_neurons import main as order_neurons
 
     raise typer.Exit(order_neurons(context.args))
+
+
+@app.command()
+def sweep(
+    tasks: Annotated[str | None, typer.Option(help="Names with commas; default: all there are.")] = None,
+    regimes: Annotated[str | None, typer.Option(help="Likewise: frozen, joint, shared, adaptive.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Likewise; a wrong name lists them.")] = None,
+    keeps: Annotated[str, typer.Option(help="Shares of the encoder's MACs.")] = "0.25,0.35,0.5",
+    seeds: Annotated[str, typer.Option(help="Methods without chance take the first one.")] = "0",
+    limit: Annotated[int | None, typer.Option(help="Draw this many examples of each split.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: dev; without GLUE, teaching.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Checkpoints of another training.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the cells; finished ones stay.")] = Path("runs/sweep"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
+) -> None:
+    """Evaluate methods on tasks within budgets. Resumes where it stopped."""
+    from dsgp_lab.evaluate.sweep import processes
+    from dsgp_lab.evaluate.sweep import sweep as run_sweep
+    from dsgp_lab.evaluate.sweep_plan import listed, numbers, plan_cells
+
+    budgets, chances = numbers(keeps, float, "keeps"), numbers(seeds, int, "seeds")
+    names = (listed(tasks), listed(regimes), listed(methods))
+    cells = plan_cells(*names, budgets, chances, limit=limit, split=split, root=root)
+    with processes(workers) as executor:
+        typer.echo(str(run_sweep(cells, out, executor)))
+
+
+@app.command()
+def results(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A sweep's folder instead of the project's table.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Make it the project's table.")] = False,
+) -> None:
+    """Print the results table, the project's own or that of a sweep."""
+    import json
+    from functools import partial
+
+    from dsgp_lab.evaluate.results_table import Results
+
+    if source is None and write:
+        raise LabError(
+            got="--write without --from", allowed="both", hint="add --from and the folder of a sweep"
+        )
+    table = Results.load() if source is None else Results.of(source, partial(typer.echo, err=True))
+    if write:
+        typer.echo(f"Written to {table.write()}.", err=True)
+    typer.echo(json.dumps(table.records(), indent=2) if as_json else str(table))
 
 
 @app.command()

@@ -156,18 +156,14 @@ def _json_rows(text: str, task: Task, path: Path) -> tuple[list[Row], list[str]]
             continue
         try:
             row = json.loads(line, object_pairs_hook=_no_double)
+            if not isinstance(row, dict):
+                raise ValueError(f"a {type(row).__name__}")
         except (ValueError, RecursionError) as error:
             raise LabError(
                 got=f"{path}, unreadable at line {number} ({error})",
                 allowed="one JSON object a line",
-                hint="mend that line",
-            ) from None
-        if not isinstance(row, dict):
-            raise LabError(
-                got=f"{type(row).__name__} in line {number} of {path}",
-                allowed="one JSON object a line",
                 hint=_layout(task),
-            )
+            ) from None
         _check_columns(list(row), task, number, path)
         rows.append((number, row))
     return rows, _blank_notice(blank)
@@ -195,7 +191,7 @@ def _table_rows(
                 blank += 1
             elif not header:
                 header = cells
-                _check_columns(header, task, number, path)
+                _check_columns(header, task, number, path, delimiter)
             else:
                 _check_width(cells, header, number, path)
                 rows.append((number, dict(zip(header, cells, strict=True))))
@@ -225,14 +221,14 @@ def _blank_notice(blank: int) -> list[str]:
     return [f"Passed over {_count(blank, 'empty line')}."] if blank else []
 
 
-def _check_columns(found: list[str], task: Task, number: int, path: Path) -> None:
+def _check_columns(found: list[str], task: Task, number: int, path: Path, delimiter: str = "") -> None:
     wanted = _wanted(task)
     if all(found.count(name) == 1 for name in wanted):
         return
-    names = ", ".join(map(repr, found))
+    names = ", ".join(map(repr, found)) or "none"
     hint = "rename the columns, or choose the task that the file was made for"
-    if len(found) == 1:
-        hint = f"give the columns names, and put {'tabs' if '.tsv' in path.name else 'commas'} between them"
+    if delimiter and len(found) == 1:
+        hint = f"write their names in the first line, and {delimiter!r} between all fields"
     raise LabError(
         got=f"columns {names if len(names) <= 120 else names[:117] + '...'} in line {number} of {path}",
         allowed=f"{', '.join(wanted)} for {task.name}, each once",
@@ -277,7 +273,11 @@ def _fault(text: Any) -> str:
 
 
 def _label(task: Task, value: Any, place: str) -> int | float:
-    """A label as the task's number: from a number, a number as text, or a class name."""
+    """A label as the task's number: from a number, a number as text, or a class name.
+
+    >>> _label(get_task("sst2"), "positive", "in line 2"), _label(get_task("stsb"), "3.8", "in line 2")
+    (1, 3.8)
+    """
     name = value.strip() if isinstance(value, str) else value
     if name in task.labels:
         return task.labels.index(name)

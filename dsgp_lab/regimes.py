@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dsgp_lab.anatomy import Anatomy
-from dsgp_lab.checkpoints import load_checkpoint
+from dsgp_lab.checkpoints import load_checkpoint, verified_card
 from dsgp_lab.errors import LabError
 from dsgp_lab.models import CARD, TaskModel, load_task_model
 from dsgp_lab.router import Router
@@ -65,7 +65,9 @@ def load_model(
 
 def load_router(task: str, regime: Regime = "frozen", twin: bool = False, root: Path | None = None) -> Router:
     """The router of a regime, or its static twin's; errors as `load_model`."""
-    return Router.load(_found(task, regime, twin, root) / ROUTER)
+    folder = _found(task, regime, twin, root)
+    verified_card(folder, (ROUTER,))
+    return Router.load(folder / ROUTER)
 
 
 def load_trained(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Trained:
@@ -84,6 +86,6 @@ def _found(task: str, regime: Regime, twin: bool, root: Path | None) -> Path:
         raise LabError(
             got=f"no {folder.name} checkpoint for {task} in {folder.parent}",
             allowed=", ".join(there) or "none found",
-            hint=f"choose one of these, or make one with dsgp-lab train-router {task}",
+            hint=f"{'choose one of these, or ' if there else ''}make one with dsgp-lab train-router {task}",
         )
     return folder

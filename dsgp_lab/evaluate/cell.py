@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from dsgp_lab.models import CARD, sha256, unreadable
 from dsgp_lab.plan import check_keep
 from dsgp_lab.regimes import ROUTER, Regime, trained_folder
 from dsgp_lab.report import Report
-from dsgp_lab.tasks import data_folder, get_task, load_examples
+from dsgp_lab.tasks import GLUE_FOLDER_VARIABLE, data_folder, get_task, load_examples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,8 +80,7 @@ class Cell:
     @property
     def key(self) -> str:
         """A hash of `configuration`: the name of the cell's file."""
-        text = json.dumps(self.configuration(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:24]
+        return key_of(self.configuration())
 
     def configuration(self) -> dict[str, Any]:
         """Everything that the result depends on, checkpoints by the hashes of their files.
@@ -149,14 +149,23 @@ class CellResult:
         return self.report().html()
 
 
-def has_split(task: str, split: str) -> bool:
-    """Whether a split is on this machine or reachable from it."""
-    return split_problem(task, split) is None
+def key_of(configuration: dict[str, Any]) -> str:
+    """The key of a cell's configuration; the order of the entries makes no difference.
+
+    >>> key_of({"task": "sst2", "keep": 0.5}) == key_of({"keep": 0.5, "task": "sst2"})
+    True
+    """
+    text = json.dumps(configuration, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def split_problem(task: str, split: str) -> str | None:
+    """Why a split cannot be loaded, or None; asked once a process for each GLUE folder."""
+    return _split_problem(task, split, os.environ.get(GLUE_FOLDER_VARIABLE))
 
 
 @lru_cache(maxsize=64)
-def split_problem(task: str, split: str) -> str | None:
-    """Why a split cannot be loaded, or None; asked once a process."""
+def _split_problem(task: str, split: str, _folder: str | None) -> str | None:
     try:
         load_examples(task, split, limit=1)
     except LabError as error:
@@ -167,7 +176,7 @@ def split_problem(task: str, split: str) -> str | None:
 def calibration_split(task: str) -> str:
     """Where calibration texts come from: the training split, or without one the teaching set."""
     known = get_task(task)
-    return known.train_split if has_split(task, known.train_split) else TEACHING
+    return TEACHING if split_problem(task, known.train_split) else known.train_split
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.cell import FORMAT, Cell, CellResult
+from dsgp_lab.evaluate.cell import FORMAT, Cell, CellResult, key_of
 
 RECORD = b"dsgp_lab"
 """Key of the record in a file's schema metadata."""
@@ -59,6 +59,8 @@ def read_cell(path: Path) -> CellResult:
         record = json.loads((table.schema.metadata or {})[RECORD])
         configuration = record["configuration"]
         written = configuration["format"]
+        if key_of(configuration) != path.stem:
+            raise ValueError("another cell's name")
         if written == FORMAT:
             cell = _cell(configuration, record["root"])
             return CellResult(cell, table.to_pandas(), record.pop("metrics"), record)

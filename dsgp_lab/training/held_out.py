@@ -8,6 +8,19 @@ from collections.abc import Iterable, Sequence
 from dsgp_lab.errors import LabError
 from dsgp_lab.tasks import Examples
 
+HELD_OUT = {
+    "cola": 500,
+    "sst2": 600,
+    "mrpc": 300,
+    "qqp": 600,
+    "stsb": 400,
+    "mnli": 600,
+    "qnli": 500,
+    "rte": 250,
+    "wnli": 40,
+}
+"""Training examples of each task that are held out by default: enough for a choice, few enough to spare."""
+
 
 def hold_out(examples: Examples, size: int, seed: int) -> tuple[Examples, Examples]:
     """Part training examples into (rest, held out) so that the held-out part is unseen.

@@ -21,9 +21,10 @@ class RouterConfig:
 
     Each step draws a budget between ``lowest`` and 1; the loss is the distance of the logits from the dense
     model's, plus ``budget_weight`` times the squared gap between the share of MACs that ran and the budget:
-    for every input, or with ``adaptive`` for the batch's mean, so that inputs may trade. ``labels`` weighs
-    the task's own loss against the distillation. ``noise`` is the scale of the logistic noise on the logits;
-    it falls to a tenth over the last 40 % of the steps. ``min_tokens`` leaves shorter inputs out.
+    for every input, or with ``adaptive`` for the batch's mean, so that inputs may trade. ``distillation`` and
+    ``labels`` weigh the distance against the task's own loss. With ``lowest=1`` nothing is pruned: plain
+    training of the weights, for several tasks in one encoder. ``noise`` is the scale of the logistic noise on
+    the logits; it falls to a tenth over the last 40 % of the steps. ``min_tokens`` leaves shorter inputs out.
     """
 
     task: str
@@ -37,6 +38,7 @@ class RouterConfig:
     weights_learning_rate: float = 3e-4
     lowest: float = 0.2
     budget_weight: float = 30.0
+    distillation: float = 1.0
     temperature: float = 1.0
     labels: float = 0.0
     hidden: float = 0.0
@@ -56,7 +58,7 @@ class RouterConfig:
             self._check(name, "a whole number from 1", getattr(self, name) >= 1)
         for name in ("learning_rate", "bias_learning_rate", "weights_learning_rate"):
             self._check(name, "a number above 0, below 1", 0 < getattr(self, name) < 1)
-        for name in ("budget_weight", "labels", "hidden", "noise", "min_tokens"):
+        for name in ("budget_weight", "distillation", "labels", "hidden", "noise", "min_tokens"):
             self._check(name, "a number from 0", getattr(self, name) >= 0)
         self._check("lowest", "a number above 0, at most 1", 0 < self.lowest <= 1)
         self._check("temperature", "a number above 0", self.temperature > 0)

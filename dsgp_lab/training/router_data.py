@@ -16,10 +16,10 @@ from dsgp_lab.batching import collate, encode
 from dsgp_lab.checkpoints import ADAPTER, load_checkpoint
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits
-from dsgp_lab.models import CARD
+from dsgp_lab.models import CARD, load_tokenizer
 from dsgp_lab.tasks import Examples, load_examples
 from dsgp_lab.training.config import computes_in_bf16
-from dsgp_lab.training.held_out import hold_out
+from dsgp_lab.training.held_out import HELD_OUT, hold_out
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_loop import Source
 
@@ -27,21 +27,27 @@ CALIBRATION_TEXTS = 512
 
 
 def task_source(
-    task: str, dense: Path, config: RouterConfig, cache: Path, limit: int, outputs: slice = slice(None)
+    task: str,
+    dense: Path | None,
+    config: RouterConfig,
+    cache: Path,
+    limit: int,
+    outputs: slice = slice(None),
 ) -> tuple[Source, Examples, Examples]:
     """At most `limit` training examples with the logits of the dense checkpoint in folder `dense`.
 
     Also returns the examples themselves and the part held out from the dense model's training. The logits
-    are kept in the folder `cache`.
+    are kept in the folder `cache`. Without `dense`, the targets are 0, for training on labels alone.
 
     Raises:
         LabError: no example is as long as ``config.min_tokens``.
     """
-    card = json.loads((dense / CARD).read_text("utf-8"))
-    settings = card["settings"]
-    rest, held_out = hold_out(load_examples(task, "train"), settings["held_out"], settings["seed"])
-    own = load_checkpoint(dense)
-    encoded = encode(own.tokenizer, rest.texts, config.max_length)
+    card = json.loads((dense / CARD).read_text("utf-8")) if dense else None
+    held_out, seed = HELD_OUT[task], 0
+    if card is not None:
+        held_out, seed = card["settings"]["held_out"], card["settings"]["seed"]
+    rest, held = hold_out(load_examples(task, "train"), held_out, seed)
+    encoded = encode(load_tokenizer(), rest.texts, config.max_length)
     long = [i for i, item in enumerate(encoded) if len(item.ids) >= config.min_tokens]
     if not long:
         raise LabError(
@@ -51,17 +57,20 @@ def task_source(
         )
     chosen = sorted(random.Random(config.seed).sample(long, min(len(long), limit)))
     rest, encoded = rest.take(chosen), [encoded[i] for i in chosen]
-    digest = card["files"][ADAPTER]["sha256"][:12]
-    name = f"{task}-{digest}-{config.seed}-{config.min_tokens}-{config.max_length}-{len(rest)}.pt"
-    targets = _cached(cache / name, own, rest, config)
+    targets = torch.zeros(len(rest), rest.task.num_labels)
+    if dense is not None and card is not None:
+        digest = card["files"][ADAPTER]["sha256"][:12]
+        name = f"{task}-{digest}-{config.seed}-{config.min_tokens}-{config.max_length}-{len(rest)}.pt"
+        targets = _dense_logits(cache / name, dense, rest, config)
     source = Source(rest.task, encoded, rest.labels, targets, outputs, weight=len(rest) ** 0.5)
-    return source, rest, held_out
+    return source, rest, held
 
 
-def _cached(path: Path, own: Any, examples: Examples, config: RouterConfig) -> Tensor:
+def _dense_logits(path: Path, dense: Path, examples: Examples, config: RouterConfig) -> Tensor:
     if path.is_file():
         logits: Tensor = torch.load(path, weights_only=True)
         return logits
+    own = load_checkpoint(dense)
     bf16 = computes_in_bf16("auto", torch.device("cpu"))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         logits = predict_logits(own.model, own.tokenizer, examples, max_length=config.max_length)

@@ -132,14 +132,11 @@ class RouterTraining:
         inputs = collate([source.encoded[i] for i in chosen], self._pad_id, self.anatomy.device)
         budget = random.Random(f"{config.seed}/{self.step}").uniform(config.lowest, 1.0)
         keep = torch.full((len(chosen),), budget, device=self.anatomy.device)
-        with routed(self.anatomy, self.router, inputs, keep, config.noise_at(self.step)) as run:
-            with torch.autocast(self.anatomy.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-                logits = self.model(**inputs).logits
-            shares = run.shares(self.cost, inputs)
+        logits, shares = self._forward(inputs, keep)
         own = logits.float()[:, source.outputs]
         distance = distillation(own, source.targets[chosen].to(own.device), config.temperature)
         gap = (shares.mean() - budget).square() if config.adaptive else (shares - budget).square().mean()
-        loss = distance + config.budget_weight * gap
+        loss = config.distillation * distance + config.budget_weight * gap
         if config.labels:
             loss = loss + config.labels * _task_loss(source.task, own, [source.labels[i] for i in chosen])
         loss.backward()
@@ -148,9 +145,19 @@ class RouterTraining:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += int(inputs["attention_mask"].sum())
-        self._note(distance=distance, gap=(shares.mean() - budget).abs(), spread=shares.std())
+        self._note(loss=loss, distance=distance, gap=(shares.mean() - budget).abs(), spread=shares.std())
         if self.step % LOG_EVERY == 0 or self.step == config.steps:
             self._log()
+
+    def _forward(self, inputs: Inputs, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the share of MACs of each input, of one batch under the router."""
+        bf16 = torch.autocast(self.anatomy.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        if self.config.lowest == 1:
+            with bf16:
+                return self.model(**inputs).logits, keep
+        with routed(self.anatomy, self.router, inputs, keep, self.config.noise_at(self.step)) as run, bf16:
+            logits = self.model(**inputs).logits
+        return logits, run.shares(self.cost, inputs)
 
     @property
     def _pad_id(self) -> int | None:

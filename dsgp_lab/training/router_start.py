@@ -16,7 +16,7 @@ from dsgp_lab.models import load_base, load_tokenizer, quiet
 from dsgp_lab.ordering import by_importance
 from dsgp_lab.router import Router, RouterShape
 from dsgp_lab.sensitivity import Fisher, Sensitivity
-from dsgp_lab.tasks import data_folder, shared_outputs
+from dsgp_lab.tasks import data_folder, get_task, shared_outputs
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_data import labelled_batches, long_sample, task_source
 from dsgp_lab.training.router_loop import Source, feature_statistics
@@ -27,7 +27,10 @@ SHARED_LIMIT = 12_000
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """`trained` is `dense`, its adapter still apart where weights are trained; `fisher` has static scores."""
+    """`trained` is `dense`, its adapter still apart where weights are trained; `fisher` has static scores.
+
+    `adapter` is the peft model around `trained`, None where weights stay as they are.
+    """
 
     dense: Anatomy
     trained: Anatomy
@@ -35,6 +38,7 @@ class Start:
     held_out: list[Inputs]
     calibration: list[Inputs]
     fisher: Sensitivity
+    adapter: Any = None
 
 
 def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
@@ -44,9 +48,10 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     limit = config.steps * config.batch_size
     source, examples, held_out = task_source(config.task, folder, config, cache, limit)
     anatomy = Anatomy.of(own.model, order=own.neuron_order)
-    trained = anatomy
+    trained, adapter = anatomy, None
     if config.regime == "joint":
-        trained = Anatomy.of(trainable(folder, own.model.config.num_labels), order=own.neuron_order)
+        adapter = trainable(folder, own.model.config.num_labels)
+        trained = Anatomy.of(adapter.get_base_model(), order=own.neuron_order)
     calibration = labelled_batches(own.tokenizer, long_sample(examples), config.max_length)
     held = labelled_batches(own.tokenizer, held_out, config.max_length)
     return Start(
@@ -56,32 +61,32 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
         held_out=[inputs for inputs, _ in held],
         calibration=[inputs for inputs, _ in calibration],
         fisher=_fisher(anatomy, calibration),
+        adapter=adapter,
     )
 
 
 def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     """All tasks but WNLI in one encoder: fresh, or from a checkpoint of the shared encoder.
 
-    Every task's targets are the logits of its own dense checkpoint.
+    Every task's targets are the logits of its own dense checkpoint, unless there is no distillation.
     """
-    home = data_folder() / "checkpoints"
+    home = data_folder() / "checkpoints" if config.distillation else None
     sources, held_out, calibration, scores = [], [], [], []
     for task, outputs in shared_outputs().items():
-        source, examples, held = task_source(task, home / task, config, cache, SHARED_LIMIT, outputs)
+        source, examples, held = task_source(task, home and home / task, config, cache, SHARED_LIMIT, outputs)
         sources.append(source)
         held_out += labelled_batches(load_tokenizer(), held.sample(min(len(held), 128)))
         batches = labelled_batches(load_tokenizer(), long_sample(examples, 128))
         calibration += batches
-        own = load_checkpoint(dense, task) if dense else load_checkpoint(home / task)
-        scores.append(_fisher(Anatomy.of(own.model), batches))
+        scores.append(_fisher(Anatomy.of(_task_model(task, dense, home)), batches))
     # one task's gradients may be many times another's: each counts by its own mean
     fisher = Sensitivity.stack([_unit_mean(score) for score in scores])
     if fisher.neurons is None:
         raise AssertionError("Fisher scores every neuron")
     order = by_importance(fisher.neurons.mean(0))
     total = max(outputs.stop for outputs in shared_outputs().values())
-    model = trainable(dense, total) if dense else fresh_adapter(total)
-    trained = Anatomy.of(model, order=order)
+    adapter = trainable(dense, total) if dense else fresh_adapter(total)
+    trained = Anatomy.of(adapter.get_base_model(), order=order)
     return Start(
         dense=trained,
         trained=trained,
@@ -89,7 +94,15 @@ def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start
         held_out=[inputs for inputs, _ in held_out],
         calibration=[inputs for inputs, _ in calibration],
         fisher=_in_blocks(fisher, trained),
+        adapter=adapter,
     )
+
+
+def _task_model(task: str, shared: Path | None, home: Path | None) -> Any:
+    """A task's model: of the shared encoder, else its own, else untrained."""
+    if shared is not None:
+        return load_checkpoint(shared, task).model
+    return load_checkpoint(home / task).model if home else load_base(get_task(task).num_labels)
 
 
 def _fisher(anatomy: Anatomy, batches: list[tuple[Inputs, Tensor]]) -> Sensitivity:
@@ -140,7 +153,8 @@ def trainable(folder: Path, num_labels: int) -> Any:
     """A checkpoint with its adapter still apart, ready to train on."""
     from peft import PeftModel
 
-    base = load_base(num_labels)
+    # no dropout: sampled masks are noise enough, and a fifth of the time is saved
+    base = load_base(num_labels, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     with quiet():
         return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
 
@@ -157,4 +171,4 @@ def fresh_adapter(num_labels: int, rank: int = 32) -> Any:
         modules_to_save=["classifier"],
     )
     with quiet():
-        return get_peft_model(load_base(num_labels), lora)
+        return get_peft_model(load_base(num_labels, attention_probs_dropout_prob=0.0), lora)

@@ -58,7 +58,7 @@ def train_router(
         "versions": {package: version(package) for package in ("torch", "transformers", "peft")},
     }
     if config.regime == "joint":
-        save_checkpoint(folder, start.trained.model, card, start.trained.order)
+        save_checkpoint(folder, start.adapter, card, start.trained.order)
     return update_card(folder, card)
 
 

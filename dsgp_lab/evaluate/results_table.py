@@ -1,0 +1,134 @@
+"""The results table: made from the cells of a sweep, kept in `data/results`, printed as reports."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsgp_lab.errors import LabError
+from dsgp_lab.evaluate.cell_files import RECORD, read_cells
+from dsgp_lab.evaluate.results_report import readme, reports
+from dsgp_lab.evaluate.results_rows import RECORD_KEYS, average, current_cells, table_of
+from dsgp_lab.report import Report
+from dsgp_lab.tasks import data_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS, AVERAGES, README = "results.parquet", "averages.parquet", "README.md"
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A results table.
+
+    rows: one a cell, columns as `table_of` says, values and losses in points of 100; averages: one for each
+    regime, method and budget, as `average` says; machines: where the cells were made.
+    """
+
+    rows: pd.DataFrame
+    averages: pd.DataFrame
+    machines: tuple[str, ...]
+
+    @staticmethod
+    def of(folder: Path | str, say: Callable[[str], None] = print) -> Results:
+        """Judge all cells of a sweep's folder.
+
+        Raises:
+            LabError: no cells, damaged ones, or cells that do not belong into one table.
+        """
+        cells = current_cells(read_cells(Path(folder)), say)
+        rows, draws = table_of(cells)
+        machines = tuple(sorted({cell.record["machine"] for cell in cells}))
+        return Results(rows, average(rows, draws), machines)
+
+    @staticmethod
+    def load(folder: Path | str | None = None) -> Results:
+        """Read what `write` wrote, by default the project's own table in data/results.
+
+        Raises:
+            LabError: there is none, or it cannot be read.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        home = results_folder() if folder is None else Path(folder)
+        try:
+            rows, averages = (pq.read_table(home / name) for name in (ROWS, AVERAGES))
+            machines = json.loads((rows.schema.metadata or {})[RECORD])["machines"]
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            reason = (
+                "which does not exist" if not (home / ROWS).exists() else f"which cannot be read ({error})"
+            )
+            raise LabError(
+                got=f"{home / ROWS}, {reason}",
+                allowed="a results table and its averages",
+                hint="run dsgp-lab sweep --out runs/sweep, then dsgp-lab results --from runs/sweep --write",
+            ) from None
+        return Results(_frame(rows), _frame(averages), tuple(machines))
+
+    def write(self, folder: Path | str | None = None) -> Path:
+        """Write the tables and their README into a folder (default: data/results) and return it.
+
+        The same results give the same bytes.
+        """
+        home = results_folder() if folder is None else Path(folder)
+        home.mkdir(parents=True, exist_ok=True)
+        _write_table(self.rows, home / ROWS, {"machines": self.machines})
+        _write_table(self.averages, home / AVERAGES, {})
+        scratch = home / f"{README}.tmp"
+        scratch.write_text(readme(self.rows, self.averages, self.machines), "utf-8")
+        os.replace(scratch, home / README)
+        return home
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows as plain values for JSON, with the keys in `RECORD_KEYS`."""
+        records: list[dict[str, Any]] = json.loads(self.rows[list(RECORD_KEYS)].to_json(orient="records"))
+        return records
+
+    def reports(self) -> tuple[Report, ...]:
+        """For each regime and budget a table of losses; for each regime one of the router's gains."""
+        return reports(self.rows, self.averages)
+
+    def __str__(self) -> str:
+        """All reports as text."""
+        return "\n\n".join(report.text() for report in self.reports())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return "".join(report.html() for report in self.reports())
+
+
+def results_folder() -> Path:
+    """Where the project's own table lies."""
+    return data_folder() / "results"
+
+
+def write_results(
+    folder: Path | str, target: Path | str | None = None, say: Callable[[str], None] = print
+) -> Results:
+    """Make the results table from a sweep's folder and write it, by default to data/results."""
+    results = Results.of(folder, say)
+    results.write(target)
+    return results
+
+
+def _write_table(frame: pd.DataFrame, path: Path, record: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({RECORD: json.dumps(record).encode()})
+    scratch = path.with_name(f"{path.name}.tmp")
+    pq.write_table(table, scratch, compression="zstd")
+    os.replace(scratch, path)
+
+
+def _frame(table: Any) -> pd.DataFrame:
+    frame = table.to_pandas()
+    return frame.astype({"limit": "Int64"}) if "limit" in frame else frame
