@@ -1,4 +1,4 @@
-"""The command line: `dsgp-lab analyze`, `bench`, `train`, `doctor`."""
+"""The command line, `dsgp-lab`: one function a command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def analyze(
     task: Task = "sst2",
     model: Model = None,
 ) -> None:
-    """Score a text, cut the model to it, run both; print what happened."""
+    """Score a text, cut the model to it, run both."""
     from rich.console import Console
     from rich.text import Text
 
@@ -102,7 +102,7 @@ def evaluate(
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def train(context: typer.Context) -> None:
-    """Fine-tune on a GLUE task: train TASK [options]. Resumes where it stopped."""
+    """Fine-tune on a GLUE task: train TASK [options]. Resumes."""
     from dsgp_lab.training.finetune import main as finetune
 
     raise typer.Exit(finetune(context.args))
@@ -110,7 +110,7 @@ def train(context: typer.Context) -> None:
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def train_router(context: typer.Context) -> None:
-    """Train a router, alone or with the weights: train-router TASK [options]. Resumes where it stopped."""
+    """Train a router: train-router TASK [options]. Resumes."""
     from dsgp_lab.training.train_router import main as train
 
     raise typer.Exit(train(context.args))
@@ -118,7 +118,7 @@ def train_router(context: typer.Context) -> None:
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def order(context: typer.Context) -> None:
-    """Compare neuron orders on held-out data: order TASK [--write]."""
+    """Compare neuron orders: order TASK [--write]."""
     from dsgp_lab.training.order_neurons import main as order_neurons
 
     raise typer.Exit(order_neurons(context.args))
@@ -157,7 +157,7 @@ def results(
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Make it the project's table.")] = False,
 ) -> None:
-    """Print the results table, the project's own or that of a sweep."""
+    """Print the results table, or make it from a sweep."""
     import json
     from functools import partial
 

@@ -19,6 +19,10 @@ from dsgp_lab.tasks import TASKS, get_task, metrics
 TEACHING_SETS = Path(__file__).resolve().parents[1] / "data" / "teaching"
 
 
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
 def card(folder: Path, **files: str) -> None:
     """A checkpoint's card that names these files and hashes."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -189,7 +189,14 @@ def test_doctor_finds_what_is_missing(call: Call, tmp_path: Path, monkeypatch: p
     assert re.search(r"^missing +checkpoints ", outcome.out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", [[], ["analyze"], ["bench"], ["train"], ["order"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        *([name] for name in ("analyze", "bench", "evaluate", "train", "train-router")),
+        *([name] for name in ("order", "sweep", "results", "doctor")),
+    ],
+)
 def test_help(call: Call, command: list[str]) -> None:
     outcome = call(*command, "--help")
     assert outcome.code == 0
@@ -199,7 +206,11 @@ def test_help(call: Call, command: list[str]) -> None:
         "analyze": ["--keep", "--scorer", "--model"],
         "bench": ["--rounds", "--threads"],
         "train": ["--epochs", "--learning-rate", "--out"],
+        "train-router": ["--regime", "--kind", "--adaptive", "--out"],
         "order": ["--write"],
+        "evaluate": ["--file", "--keep", "--method", "--json"],
+        "sweep": ["--tasks", "--methods", "--keeps", "--limit", "--workers"],
+        "results": ["--json", "--from", "--write"],
     }
     for option in options.get("".join(command), []):
         assert option in outcome.out

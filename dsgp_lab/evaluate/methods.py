@@ -20,7 +20,7 @@ from dsgp_lab.regimes import Regime, trained_folder
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Flap, Random, Scorer, WandaSp
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import Examples, data_folder
+from dsgp_lab.tasks import Examples, data_folder, shared_outputs
 
 Batches = Sequence[tuple[Inputs, Tensor]]
 """Calibration data: batches of inputs with their labels [batch]."""
@@ -76,6 +76,8 @@ def available_methods(task: str, regime: Regime, root: Path | None = None) -> tu
     Raises:
         LabError: an unknown task or regime.
     """
+    if regime == "shared" and task not in shared_outputs():
+        return ()  # WNLI is no part of the shared encoder
     routed, twin = ((trained_folder(task, regime, twin, root) / CARD).is_file() for twin in (False, True))
     dense = (data_folder() / "checkpoints" / task / CARD).is_file()
     weights = dense if regime == "frozen" else routed

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from dsgp_lab.anatomy import Anatomy
-from dsgp_lab.checkpoints import load_checkpoint
-from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.cell import TEACHING, Cell, CellResult, calibration_split
 from dsgp_lab.evaluate.dense import to_predictions
 from dsgp_lab.evaluate.latency import machine, threads
@@ -28,12 +26,11 @@ from dsgp_lab.evaluate.methods import (
     predict,
 )
 from dsgp_lab.evaluate.pruned import PrunedPredictions
-from dsgp_lab.models import CARD, sha256
-from dsgp_lab.regimes import ROUTER, trained_folder
+from dsgp_lab.regimes import ROUTER, Regime, load_model, load_router, trained_folder
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Scorer
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import Examples, data_folder, load_examples, load_teaching, metrics
+from dsgp_lab.tasks import Examples, load_examples, load_teaching, metrics
 from dsgp_lab.training.router_data import labelled_batches, long_sample
 
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "scikit-learn", "pyarrow")
@@ -80,19 +77,22 @@ def run_cell(cell: Cell) -> CellResult:
 
 
 def _predictions(cell: Cell, examples: Examples) -> PrunedPredictions:
-    folder, files = _weights_folder(cell), cell.checkpoints()
-    name = DENSE if cell.regime == "frozen" else folder.name
-    digests = tuple(digest for file, digest in files[name].items() if file != ROUTER)
-    tokenizer, subnetwork = _loaded(cell.task, folder, digests)
+    files = cell.checkpoints()
+    twin = cell.method == TWIN
+    home = trained_folder(cell.task, cell.regime, twin, cell.root).name
+    weights = files[DENSE if cell.regime == "frozen" else home]
+    digests = tuple(digest for file, digest in weights.items() if file != ROUTER)
+    # frozen: one model for all methods, whatever the root of their routers
+    origin = (False, None) if cell.regime == "frozen" else (twin, cell.root)
+    tokenizer, subnetwork = _loaded(cell.task, cell.regime, *origin, digests)
     made: Scorer | Router | None
-    routed = None
     if cell.method in STATIC:
         made = _static(cell.method, cell.task, calibration_split(cell.task), tokenizer, subnetwork)
     elif cell.method in ROUTED:
-        home = trained_folder(cell.task, cell.regime, cell.method == TWIN, cell.root)
-        made = _router(home / ROUTER, files[home.name].get(ROUTER))
+        made = _router(cell.task, cell.regime, twin, cell.root, files[home].get(ROUTER))
     else:
         made = make_method(cell.method, subnetwork.anatomy, seed=cell.seed)
+    routed = None
     if cell.method in (ROUTER_METHOD, MISMATCHED):
         routed = _routed(made, subnetwork, tokenizer, examples, cell.keep)
     if cell.method == ROUTER_METHOD and routed is not None:
@@ -102,27 +102,17 @@ def _predictions(cell: Cell, examples: Examples) -> PrunedPredictions:
     )
 
 
-def _weights_folder(cell: Cell) -> Path:
-    if cell.regime == "frozen":
-        return data_folder() / "checkpoints" / cell.task
-    return trained_folder(cell.task, cell.regime, cell.method == TWIN, cell.root)
-
-
 @lru_cache(maxsize=2)
-def _loaded(task: str, folder: Path, digests: tuple[str, ...]) -> tuple[Any, SubNetwork]:
-    own = load_checkpoint(folder, task)
+def _loaded(
+    task: str, regime: Regime, twin: bool, root: Path | None, _digests: tuple[str, ...]
+) -> tuple[Any, SubNetwork]:
+    own = load_model(task, regime, twin, root)
     return own.tokenizer, SubNetwork(Anatomy.of(own.model, order=own.neuron_order))
 
 
 @lru_cache(maxsize=2)
-def _router(path: Path, digest: str | None) -> Router:
-    if not path.is_file() or sha256(path) != digest:
-        raise LabError(
-            got=f"{path}, {'altered or damaged' if path.is_file() else 'which does not exist'}",
-            allowed=f"the file with SHA-256 {digest}, as {CARD} says",
-            hint="fetch the checkpoint again, for example with git checkout",
-        )
-    return Router.load(path)
+def _router(task: str, regime: Regime, twin: bool, root: Path | None, _digest: str | None) -> Router:
+    return load_router(task, regime, twin, root)
 
 
 @lru_cache(maxsize=1)

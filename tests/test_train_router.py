@@ -1,0 +1,120 @@
+"""Router training as its command runs it: real base, real SST-2 checkpoint, a small GLUE folder made here."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+import torch
+
+from dsgp_lab import LabError, SubNetwork
+from dsgp_lab.evaluate.pruned import predict_pruned
+from dsgp_lab.regimes import load_model, load_trained, trained_folder
+from dsgp_lab.tasks import TASKS, load_teaching, shared_outputs
+from dsgp_lab.training import held_out as held_out_module
+from dsgp_lab.training import router_data, router_start
+from dsgp_lab.training.router_config import RouterConfig
+from dsgp_lab.training.train_router import main, train_router
+
+TOY_WORDS = ("a warm film", "a dull film", "the plot is thin", "very good", "not bad at all", "it is funny")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small runs are too small to share among threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def glue(tmp_path, monkeypatch):
+    """A GLUE folder of a few made-up training rows for every task, of which six are held out."""
+    folder = tmp_path / "glue"
+    for task in TASKS.values():
+        rows = []
+        for i in range(40):
+            texts = [f"{TOY_WORDS[(i + k) % 6]} number {i}" for k in range(len(task.columns))]
+            label = i % 6 if task.is_regression else i % task.num_labels
+            rows.append(dict(zip(task.columns, texts, strict=True)) | {"label": label, "idx": i})
+        (folder / task.name).mkdir(parents=True)
+        with gzip.open(folder / task.name / "train.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    monkeypatch.setenv("DSGP_GLUE_DIR", str(folder))
+    monkeypatch.setattr(router_data, "HELD_OUT", dict.fromkeys(TASKS, 6))
+    original = held_out_module.hold_out
+    monkeypatch.setattr(router_data, "hold_out", lambda examples, size, seed: original(examples, 6, seed))
+    return folder
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Fewer calibration texts."""
+    original = router_data.long_sample
+    monkeypatch.setattr(router_start, "long_sample", lambda examples, size=8: original(examples, 8))
+
+
+SMALL = {"steps": 2, "batch_size": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", ["frozen", "joint"])
+def test_a_router_is_trained_saved_and_loaded(glue, quick, tmp_path, regime):
+    config = RouterConfig("sst2", regime=regime, **SMALL)
+    assert train_router(config, tmp_path / "run", stop_at=1) is None
+    card = train_router(config, tmp_path / "run")
+    assert card["command"].startswith("dsgp-lab train-router sst2")
+    assert card["data"] == {"sst2": 8}  # no more than the steps can use
+    root = tmp_path / "root"
+    target = trained_folder("sst2", regime, root=root)
+    target.parent.mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint").rename(target)
+    trained = load_trained("sst2", regime, root=root)
+    examples = load_teaching("sst2").sample(4)
+    found = predict_pruned(trained.subnetwork(), trained.own.tokenizer, examples, trained.router, 0.5)
+    assert found.logits.shape == (4, 2)
+    assert ((found.shares > 0) & (found.shares <= 1.01)).all()
+    (target / "router.safetensors").write_bytes(b"x")
+    with pytest.raises(LabError, match="altered or damaged"):
+        load_trained("sst2", regime, root=root)
+
+
+@pytest.mark.slow
+def test_one_encoder_for_all_tasks(glue, quick, tmp_path):
+    dense = RouterConfig(
+        "glue", regime="joint", lowest=1.0, noise=0.0, distillation=0.0, labels=1.0, steps=2, batch_size=4
+    )
+    train_router(dense, tmp_path / "dense")
+    root = tmp_path / "root"
+    target = trained_folder("rte", "shared", root=root)
+    assert target == root / "glue" / "shared"
+    target.parent.mkdir(parents=True)
+    (tmp_path / "dense" / "checkpoint").rename(target)
+    models = {task: load_model(task, "shared", root=root) for task in ("rte", "stsb", "mnli")}
+    assert [m.model.config.num_labels for m in models.values()] == [2, 1, 3]
+    inputs = {"input_ids": torch.tensor([[101, 2023, 102]]), "attention_mask": torch.ones(1, 3).long()}
+    for task, own in models.items():
+        assert own.labels == TASKS[task].labels
+        assert SubNetwork(own.model).dense(inputs).shape == (1, TASKS[task].num_labels)
+    with pytest.raises(LabError, match="cola, sst2"):
+        load_model("wnli", "shared", root=root)
+
+
+def test_outputs_of_the_shared_encoder_do_not_overlap():
+    outputs = shared_outputs()
+    used = [i for part in outputs.values() for i in range(part.start, part.stop)]
+    assert used == list(range(16))
+    assert "wnli" not in outputs
+
+
+def test_errors_of_the_command(glue, capsys, tmp_path):
+    assert main(["mrpc", "--steps", "0"]) == 2
+    assert "steps=0" in capsys.readouterr().err
+    assert main(["sst2", "--min-tokens", "9999", "--out", str(tmp_path / "x")]) == 2
+    assert "lower min_tokens" in capsys.readouterr().err
+    with pytest.raises(LabError, match="regime='both'"):
+        trained_folder("sst2", "both")
+    with pytest.raises(LabError, match="make one with dsgp-lab train-router wnli"):
+        load_trained("wnli", "joint")
