@@ -61,12 +61,15 @@ def bench(
     task: Task = "sst2",
 ) -> None:
     """Time half of the units against all, at 25 and 128 tokens."""
-    from dsgp_lab.evaluate.bench import bench_half
+    from dsgp_lab.evaluate.bench import bench_half, bench_router
     from dsgp_lab.lab import Lab
+    from dsgp_lab.regimes import trained_folder
 
     lab = Lab(task)
     for tokens in (25, 128):
         typer.echo(f"{bench_half(lab, tokens, rounds, threads)}\n")
+        if trained_folder(task, "frozen").is_dir():
+            typer.echo(f"{bench_router(lab, tokens, rounds=rounds, num_threads=threads)}\n")
 
 
 @app.command()

@@ -1,0 +1,234 @@
+"""Verdicts on the questions that the results are there for: yes, no or undecided, by the intervals alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from dsgp_lab.errors import LabError
+from dsgp_lab.evaluate.methods import DENSE, ROUTER_METHOD, TWIN, check_method
+from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
+from dsgp_lab.regimes import REGIMES
+from dsgp_lab.report import Report
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dsgp_lab.evaluate.results_table import Results
+
+Answer = Literal["yes", "no", "undecided", "no results"]
+Rival = Literal["twin", "mismatched"]
+
+NAMES = {ROUTER_METHOD: "the router", TWIN: "the static twin", DENSE: "the unpruned model"}
+
+Z95 = 1.96
+"""Half a 95 % interval in standard errors."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for a regime and budget: points with the ends of their 95 % interval, mean over tasks.
+
+    macs: mean share of the dense encoder's MACs that ran; tasks: how many of GLUE's average are in it. Where
+    a regime has no results, numbers are NaN and tasks is 0.
+    """
+
+    regime: str
+    keep: float
+    answer: Answer
+    macs: float = math.nan
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    tasks: int = 0
+
+    def __str__(self) -> str:
+        """One line."""
+        if not self.tasks:
+            return f"{self.regime}: no results"
+        points = f"{_points(self.value)} points [{_points(self.low)}, {_points(self.high)}]"
+        tasks = f"mean of {self.tasks} tasks" if self.tasks > 1 else "one task"
+        return f"{self.regime} at {self.keep:g}: {self.answer}, {points}, {tasks}"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One question, answered for every regime and budget that there are results for."""
+
+    question: str
+    entries: tuple[Verdict, ...]
+
+    def answers(self, regime: str) -> dict[float, Answer]:
+        """The answers of a regime by budget; empty where it has no results."""
+        return {each.keep: each.answer for each in self.entries if each.regime == regime and each.tasks}
+
+    def report(self) -> Report:
+        """A row a regime and budget."""
+        rows = tuple(
+            (
+                each.regime,
+                f"{each.keep:g}" if each.tasks else "",
+                f"{each.macs:.3f}" if each.tasks else "",
+                f"{_points(each.value)} [{_points(each.low)}, {_points(each.high)}]" if each.tasks else "",
+                str(each.tasks) if each.tasks else "",
+                each.answer,
+            )
+            for each in self.entries
+        )
+        header = ("regime", "budget", "MACs", "points [95 %]", "tasks", "answer")
+        note = "Undecided: the interval reaches to both sides."
+        return Report(self.question, rows, header, (note,))
+
+    def __str__(self) -> str:
+        """A text table."""
+        return self.report().text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.report().html()
+
+
+def judge(low: float, high: float, limit: float = 0.0) -> Answer:
+    """Whether what lies between low and high is above a limit.
+
+    >>> judge(0.2, 1.4), judge(-1.4, -0.2), judge(-0.2, 1.4)
+    ('yes', 'no', 'undecided')
+    """
+    if low > limit:
+        return "yes"
+    return "no" if high < limit else "undecided"
+
+
+def loss_verdicts(results: Results, limit: float = 1.0, method: str = ROUTER_METHOD) -> Verdicts:
+    """Does a method lose less than `limit` points on the mean over tasks?
+
+    Raises:
+        LabError: an unknown method.
+    """
+    check_method(method)
+    entries = []
+    for regime in REGIMES:
+        found = _average_rows(results.averages, regime, method)
+        for row in found:
+            answer = judge(-row["ci_high"], -row["ci_low"], -limit)
+            ends = (row["loss"], row["ci_low"], row["ci_high"])
+            entries.append(Verdict(regime, row["keep"], answer, row["macs"], *ends, row["tasks"]))
+        if not found:
+            entries.append(Verdict(regime, math.nan, "no results"))
+    return Verdicts(
+        f"Does {NAMES.get(method, method)} lose less than {limit:g} point{'s'[: limit != 1]}?", tuple(entries)
+    )
+
+
+def gain_verdicts(results: Results, rival: Rival = "twin") -> Verdicts:
+    """Is the router better than its static twin, or than itself with the masks swapped between inputs?
+
+    The mean over the tasks of GLUE's average that have both. Its interval is that of `Results.averages`, else
+    made from the tasks' own by `mean_gain`.
+
+    Raises:
+        LabError: another rival.
+    """
+    if rival not in get_args(Rival):
+        raise LabError(got=f"rival={rival!r}", allowed=" or ".join(get_args(Rival)), hint="choose one")
+    rows = results.rows[results.rows["method"] == ROUTER_METHOD]
+    entries = []
+    for regime in REGIMES:
+        mine = rows[(rows["regime"] == regime) & rows[f"gain_{rival}"].notna()]
+        mine = mine[mine["task"].isin(GLUE_AVERAGE)]
+        exact = {row["keep"]: row for row in _average_rows(results.averages, regime, ROUTER_METHOD)}
+        for keep, group in mine.groupby("keep"):
+            value, low, high, tasks = mean_gain(group, rival)
+            if rival == TWIN and not math.isnan(exact[keep]["gain_twin"]):
+                value, low, high = (exact[keep][f"gain_twin{end}"] for end in ("", "_low", "_high"))
+            macs = float(group.groupby("task")["macs"].mean().mean())
+            entries.append(Verdict(regime, float(keep), judge(low, high), macs, value, low, high, tasks))
+        if mine.empty:
+            entries.append(Verdict(regime, math.nan, "no results"))
+    name = "its static twin" if rival == TWIN else "itself with the masks swapped between inputs"
+    return Verdicts(f"Is the router better than {name}?", tuple(entries))
+
+
+def mean_gain(rows: pd.DataFrame, rival: Rival) -> tuple[float, float, float, int]:
+    """Mean gain over tasks, the ends of its 95 % interval, and the number of tasks.
+
+    rows: one method, regime and budget; seeds are averaged within a task, their intervals' widths too. Tasks
+    are independent, so their standard errors, read off the intervals, add in squares.
+    """
+    names = [f"gain_{rival}{end}" for end in ("", "_low", "_high")]
+    by_task = rows.groupby("task")[names].mean()
+    value = float(by_task[names[0]].mean())
+    errors = (by_task[names[2]] - by_task[names[1]]) / (2 * Z95)
+    half = Z95 * float((errors**2).sum()) ** 0.5 / len(by_task)
+    return value, value - half, value + half, len(by_task)
+
+
+@dataclass(frozen=True)
+class Savings:
+    """The smallest budget at which each regime and method surely loses less than `limit` points, or None."""
+
+    limit: float
+    found: dict[tuple[str, str], Verdict | None]
+
+    def report(self) -> Report:
+        """A row a regime and method."""
+        rows = tuple(
+            (regime, method, *(_saving(verdict) if verdict else ("none of those measured", "", "")))
+            for (regime, method), verdict in self.found.items()
+        )
+        title = f"Smallest budget with a mean loss below {self.limit:g} for sure"
+        return Report(title, rows, ("regime", "method", "share of MACs", "points lost [95 %]", "tasks"))
+
+    def __str__(self) -> str:
+        """A text table."""
+        return self.report().text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.report().html()
+
+
+def savings(
+    results: Results, limit: float = 1.0, methods: Sequence[str] = (ROUTER_METHOD, TWIN, "static_fisher")
+) -> Savings:
+    """How few MACs are enough: for each regime and method, by the upper end of the mean loss's interval.
+
+    Methods that a regime has no results for are left out.
+
+    Raises:
+        LabError: an unknown method.
+    """
+    found: dict[tuple[str, str], Verdict | None] = {}
+    for method in methods:
+        for each in loss_verdicts(results, limit, method).entries:
+            place = (each.regime, method)
+            if each.tasks:
+                found.setdefault(place, None)
+            if each.answer == "yes" and found[place] is None:  # budgets come in rising order
+                found[place] = each
+    ordered = {place: found[place] for regime in REGIMES for place in found if place[0] == regime}
+    return Savings(limit, ordered)
+
+
+def _average_rows(averages: pd.DataFrame, regime: str, method: str) -> list[dict[str, Any]]:
+    mine = averages[(averages["regime"] == regime) & (averages["method"] == method)]
+    rows: list[dict[str, Any]] = mine.sort_values("keep").to_dict("records")
+    return rows
+
+
+def _saving(verdict: Verdict) -> tuple[str, str, str]:
+    points = f"{_points(verdict.value)} [{_points(verdict.low)}, {_points(verdict.high)}]"
+    return f"{verdict.macs:.3f}", points, str(verdict.tasks)
+
+
+def _points(value: float) -> str:
+    """Two decimals, and no minus before a zero.
+
+    >>> _points(-0.001)
+    '0.00'
+    """
+    return f"{round(value, 2) + 0.0:.2f}"
