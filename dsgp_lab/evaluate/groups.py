@@ -46,8 +46,9 @@ class KeepRates:
         return np.concatenate([self.heads.reshape(groups, -1), self.blocks.reshape(groups, -1)], axis=1)
 
     def most_different(self, number: int = 24) -> tuple[list[int], list[str]]:
-        """Units whose rates differ most between groups, the first most: places in `flat`, and names."""
-        order = np.argsort(-self.flat.var(axis=0), kind="stable")[:number].tolist()
+        """Units whose rates differ between groups, the most different first: places in `flat`, and names."""
+        variance = self.flat.var(axis=0)
+        order = [int(i) for i in np.argsort(-variance, kind="stable")[:number] if variance[i] > 1e-12]
         return order, [self._unit(place) for place in order]
 
     def report(self) -> Report:

@@ -123,6 +123,20 @@ def loss_verdicts(results: Results, limit: float = 1.0, method: str = ROUTER_MET
     )
 
 
+def claim_verdicts(results: Results, fewer: float = 0.4, limit: float = 1.0) -> Verdicts:
+    """Does the router lose less than `limit` points with that share `fewer` of the MACs, its own included?
+
+    Each regime is judged at its largest budget of at most 1 - fewer: chosen by size, not by outcome.
+    """
+    entries = []
+    for regime in REGIMES:
+        mine = [each for each in loss_verdicts(results, limit).entries if each.regime == regime]
+        small = [each for each in mine if each.keep <= 1 - fewer + 1e-9]
+        entries.append(small[-1] if small else Verdict(regime, math.nan, "no results"))
+    question = f"{fewer:.0%} fewer MACs and less than {limit:g} point{'s'[: limit != 1]} lost?"
+    return Verdicts(question.replace("%", " %"), tuple(entries))
+
+
 def gain_verdicts(results: Results, rival: Rival = "twin") -> Verdicts:
     """Is the router better than its static twin, or than itself with the masks swapped between inputs?
 

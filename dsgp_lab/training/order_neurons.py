@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
-from dsgp_lab.batching import collate, encode
 from dsgp_lab.checkpoints import save_neuron_order, update_card
 from dsgp_lab.evaluate.distance import output_distance
 from dsgp_lab.models import TaskModel, load_task_model
@@ -29,9 +27,9 @@ from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Scorer, Sensitivi
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import Examples, data_folder, load_examples
 from dsgp_lab.training.held_out import hold_out
+from dsgp_lab.training.router_data import labelled_batches, long_sample
 
 BUDGETS = (0.7, 0.6, 0.5)
-CALIBRATION_TEXTS = 512
 
 
 @dataclass(frozen=True)
@@ -67,23 +65,30 @@ class OrderComparison:
         return Report("Mean distance from the dense model's output", rows, header, (note,))
 
 
+def importance_order(own: TaskModel, calibration: Examples) -> Tensor:
+    """Neurons by their mean Fisher score over calibration examples [layers, neurons]."""
+    plain = Anatomy.of(own.model)
+    batches = labelled_batches(own.tokenizer, calibration)
+    fisher = Sensitivity.stack([Fisher()(plain, inputs, labels) for inputs, labels in batches])
+    if fisher.neurons is None:
+        raise AssertionError("Fisher scores every neuron")
+    return by_importance(fisher.neurons.mean(0))
+
+
 def compare_orders(own: TaskModel, calibration: Examples, held_out: Examples) -> tuple[OrderComparison, dict]:
     """Compare the three orders; also returns them by name, [layers, neurons] each.
 
     Cost: for each order, method and budget one pruned run of every held-out example.
     """
-    batches = [(inputs, labels) for inputs, labels in _batches(own, calibration)]
+    batches = labelled_batches(own.tokenizer, calibration)
     plain = Anatomy.of(own.model)
-    fisher = Sensitivity.stack([Fisher()(plain, inputs, labels) for inputs, labels in batches])
-    if fisher.neurons is None:
-        raise AssertionError("Fisher scores every neuron")
     orders = {
         "as trained": plain.order,
-        "importance": by_importance(fisher.neurons.mean(0)),
+        "importance": importance_order(own, calibration),
         "coactivation": coactivation_order(plain, (inputs for inputs, _ in batches)),
     }
     distances: dict[tuple[str, str, float], float] = {}
-    inputs_list = [inputs for inputs, _ in _batches(own, held_out)]
+    inputs_list = [inputs for inputs, _ in labelled_batches(own.tokenizer, held_out)]
     for name, order in orders.items():
         sub = SubNetwork(Anatomy.of(own.model, order=order))
         scorers: dict[str, Scorer] = {
@@ -98,38 +103,35 @@ def compare_orders(own: TaskModel, calibration: Examples, held_out: Examples) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``dsgp-lab order TASK [--write]``. Returns the exit code."""
+    """``dsgp-lab order TASK [--write] [--by importance]``. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="dsgp-lab order", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("task", help="a task with a checkpoint")
     parser.add_argument("--write", action="store_true", help="store the best order in the checkpoint")
+    parser.add_argument("--by", choices=["importance"], help="store this order without comparing")
     options = parser.parse_args(arguments)
     own = load_task_model(options.task)
-    card = own.card or {}
-    rest, held_out = hold_out(
-        load_examples(options.task, "train"), card["settings"]["held_out"], card["settings"]["seed"]
-    )
-    texts = sorted(range(len(rest)), key=lambda i: -sum(len(text) for text in rest.texts[i]))
-    calibration = rest.take(texts[: len(texts) // 2]).sample(min(CALIBRATION_TEXTS, len(texts) // 2))
+    settings = (own.card or {})["settings"]
+    train = load_examples(options.task, "train")
+    rest, held_out = hold_out(train, settings["held_out"], settings["seed"])
+    calibration = long_sample(rest)
+    folder = data_folder() / "checkpoints" / options.task
+    command = f"dsgp-lab order {options.task}"
+    if options.by:
+        save_neuron_order(folder, importance_order(own, calibration))
+        update_card(
+            folder, {"neuron_order": {"order": options.by, "command": f"{command} --by {options.by}"}}
+        )
+        print(f"Stored the order: {options.by}.")
+        return 0
     comparison, orders = compare_orders(own, calibration, held_out)
     print(comparison.report().text())
     if options.write:
-        best, folder = comparison.orders[0], data_folder() / "checkpoints" / options.task
+        best = comparison.orders[0]
         save_neuron_order(folder, orders[best])
-        entry = {"order": best, "command": f"dsgp-lab order {options.task} --write"}
+        entry = {"order": best, "command": f"{command} --write"}
         update_card(folder, {"neuron_order": entry | comparison.record()})
         print(f"Stored the order: {best}.")
     return 0
-
-
-def _batches(own: TaskModel, examples: Examples, size: int = 32) -> list[tuple[Inputs, Tensor]]:
-    encoded = encode(own.tokenizer, examples.texts, 128)
-    ranked = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
-    batches: list[tuple[Inputs, Tensor]] = []
-    for start in range(0, len(ranked), size):
-        rows = ranked[start : start + size]
-        inputs = collate([encoded[i] for i in rows], own.tokenizer.pad_token_id)
-        batches.append((inputs, torch.tensor([examples.labels[i] for i in rows])))
-    return batches
 
 
 def _distance(pruner: DynamicPruner, batches: Sequence[Inputs]) -> float:
