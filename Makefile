@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 FIRST := notebooks/00_start_here.ipynb
 
-.PHONY: help lab test quick demo bench notebooks clean
+.PHONY: help lab test quick demo bench results notebooks clean
 
 # The stamp names the folder: an environment that was moved or copied is made anew.
 ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
@@ -37,6 +37,10 @@ demo: $(READY) ## analyse one sentence in the terminal
 
 bench: $(READY) ## time the cut model against the dense one (leave the machine alone meanwhile)
 	@$(VENV)/bin/dsgp-lab bench
+
+results: $(READY) ## recompute data/results from the checkpoints (hours; needs GLUE; resumes)
+	$(VENV)/bin/dsgp-lab sweep --out runs/results --workers 2
+	$(VENV)/bin/dsgp-lab results --from runs/results --write
 
 notebooks: $(READY) ## run all notebooks and store their outputs
 	$(PY) tools/run_notebooks.py

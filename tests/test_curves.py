@@ -146,7 +146,7 @@ def test_a_floor_cuts_and_says_so() -> None:
 def test_the_digest_gives_every_value_with_its_interval() -> None:
     digest = budget_curves({"sst2": [curve("router")]}, title="Budgets").digest
     assert digest.startswith("Budgets. Curves of points against dense over the share of MACs, 1 panel.")
-    assert "sst2, router: -4.5 [-6.0, -3.5] at 0.25, -3.9 [-5.4, -2.9] at 0.35" in digest
+    assert "sst2, router: -4.5 [-6, -3.5] at 0.25, -3.9 [-5.4, -2.9] at 0.35" in digest
 
 
 def test_the_reference_can_be_left_out() -> None:

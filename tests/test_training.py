@@ -15,6 +15,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits, to_predictions
 from dsgp_lab.tasks import Examples, get_task
 from dsgp_lab.training import finetune as finetuning
+from dsgp_lab.training import low_rank
 from dsgp_lab.training.config import FinetuneConfig, learning_rate_at
 from dsgp_lab.training.finetune import finetune, main
 from dsgp_lab.training.held_out import hold_out
@@ -274,8 +275,9 @@ def toy_lab(tokenizer, tmp_path, monkeypatch):
 
     from dsgp_lab import checkpoints
 
-    for module in (finetuning, checkpoints):
+    for module in (low_rank, checkpoints):
         monkeypatch.setattr(module, "load_base", load_base)
+    for module in (finetuning, checkpoints):
         monkeypatch.setattr(module, "load_tokenizer", lambda: tokenizer)
     return tmp_path
 
@@ -304,12 +306,50 @@ def test_another_task_can_start_from_the_adapter(toy_lab):
     settings = config(rank=2, epochs=1)
     finetune(settings, toy_lab / "first", device="cpu")
     first = toy_lab / "first" / "checkpoint"
-    model = finetuning.adapted_model(config(rank=2, start_from=str(first)), reviews())
+    model = low_rank.adapted_model(config(rank=2, start_from=str(first)), reviews())
     assert any(".lora_B" in name and bool(p.any()) for name, p in model.named_parameters())
     with pytest.raises(LabError, match="use the same rank"):
-        finetuning.adapted_model(config(rank=4, start_from=str(first)), reviews())
+        low_rank.adapted_model(config(rank=4, start_from=str(first)), reviews())
     with pytest.raises(LabError, match=r"without adapter_model\.safetensors"):
-        finetuning.adapted_model(config(start_from=str(toy_lab)), reviews())
+        low_rank.adapted_model(config(start_from=str(toy_lab)), reviews())
+    with pytest.raises(LabError, match=r"without adapter_config\.json"):
+        low_rank.whole_model(config(start_from=str(toy_lab), update="full"), reviews())
+
+
+def test_whole_matrices_end_as_adapters_of_their_change(toy_lab):
+    """At full rank nothing is lost; a lower rank keeps the largest part of the change."""
+    settings = config(rank=16, alpha=8, update="full")
+    whole = low_rank.whole_model(settings, reviews())
+    trained = {name for name, p in whole.named_parameters() if p.requires_grad}
+    assert "bert.encoder.layer.0.attention.self.query.weight" in trained
+    assert not any("embeddings" in name or "LayerNorm" in name for name in trained)
+    assert {name for name in trained if name.endswith("bias")} == {"classifier.bias"}
+    with torch.no_grad():
+        for name, parameter in whole.named_parameters():
+            if name in trained:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    inputs = {"input_ids": torch.tensor([[2, 4, 6, 3]])}
+    whole.eval()
+    same = low_rank.to_low_rank(whole, settings).eval()
+    torch.testing.assert_close(same(**inputs).logits, whole(**inputs).logits, atol=1e-4, rtol=1e-4)
+    gaps = []
+    for rank in (1, 4, 8):
+        near = low_rank.to_low_rank(whole, config(rank=rank, update="full")).merge_and_unload()
+        weights = (m.bert.encoder.layer[0].intermediate.dense.weight for m in (near, whole))
+        gaps.append(torch.linalg.norm(next(weights) - next(weights)).item())
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > gaps[-1]
+
+
+def test_a_full_update_is_trained_saved_and_started_from(toy_lab):
+    card = finetune(config(rank=4, epochs=2, update="full"), toy_lab / "full", device="cpu")
+    assert "--update full" in card["command"]
+    assert set(card["held_out"]) == {"accuracy"}
+    first = toy_lab / "full" / "checkpoint"
+    again = low_rank.whole_model(config(rank=2, update="full", start_from=str(first)), reviews())
+    base = low_rank.whole_model(config(rank=4, update="full"), reviews())
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    assert not torch.equal(again.state_dict()[name], base.state_dict()[name])
 
 
 def test_choices_leave_the_dev_split_alone(toy_lab, capsys):

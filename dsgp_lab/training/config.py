@@ -13,12 +13,15 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.tasks import get_task
 
 PRECISIONS = ("auto", "bf16", "fp32")
+UPDATES = ("low-rank", "full")
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """How a task model is fine-tuned: low-rank adapters on every linear layer, the head in full.
+    """How a task model is fine-tuned: every linear layer, and the head.
 
+    ``update="low-rank"`` trains adapters of ``rank``. ``"full"`` trains whole matrices and keeps the nearest
+    change of that rank: steadier where adapters collapse to one class; use a learning rate near 1e-4.
     ``warmup`` is the share of steps in which the learning rate rises; after it it falls linearly to 0.
     ``held_out`` examples leave the training split; the best of ``evaluations`` an epoch on them is kept.
     With ``held_out=0`` the last state is kept. ``average`` is the decay per step of a moving average of the
@@ -43,6 +46,7 @@ class FinetuneConfig:
     evaluations: int = 2
     average: float = 0.0
     precision: str = "auto"
+    update: str = "low-rank"
     start_from: str | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +64,7 @@ class FinetuneConfig:
         self._check("weight_decay", "a number from 0", self.weight_decay >= 0)
         for name in ("warmup", "label_smoothing", "dropout", "average"):
             self._check(name, "a number from 0, below 1", 0 <= getattr(self, name) < 1)
+        self._check("update", ", ".join(UPDATES), self.update in UPDATES)
         self._check("precision", ", ".join(PRECISIONS), self.precision in PRECISIONS)
 
     def _check(self, name: str, allowed: str, valid: bool) -> None:

@@ -1,8 +1,7 @@
-"""Fine-tune the base encoder on a task by low-rank adapters (LoRA, Hu et al. 2021).
+"""Fine-tune the base encoder on a task: by low-rank adapters, or in full and made low-rank afterwards.
 
-Every linear layer of the encoder gets an adapter W + B A alpha / rank; the classification head is trained in
-full. Choices are made on a held-out part of the training split; the dev splits are evaluated once, at the
-end, on the checkpoint as it was written.
+Choices are made on a held-out part of the training split; the dev splits are evaluated once, at the end, on
+the checkpoint as it was written.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from typing import Any
 
 import torch
 
-from dsgp_lab.checkpoints import ADAPTER, load_checkpoint, save_checkpoint, update_card
+from dsgp_lab.checkpoints import load_checkpoint, save_checkpoint, update_card
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits, to_predictions
 from dsgp_lab.evaluate.statistics import bootstrap_metric
-from dsgp_lab.models import TaskModel, load_base, load_tokenizer, quiet
-from dsgp_lab.tasks import Examples, get_task, load_examples, load_teaching
+from dsgp_lab.models import TaskModel, load_tokenizer
+from dsgp_lab.tasks import Examples, get_task, load_examples, load_teaching, metrics
 from dsgp_lab.training.config import FinetuneConfig
 from dsgp_lab.training.held_out import hold_out
 from dsgp_lab.training.loop import train
+from dsgp_lab.training.low_rank import adapted_model, to_low_rank, whole_model
 
 
 def finetune(
@@ -50,10 +50,16 @@ def finetune(
     examples = load_examples(config.task, "train")
     rest, held_out = hold_out(examples, config.held_out, config.seed)
     torch.manual_seed(config.seed)
-    model = adapted_model(config, examples).to(_device(device))
-    kept = train(config, model, load_tokenizer(), rest, held_out, out, stop_at=stop_at, say=say)
+    start = adapted_model if config.update == "low-rank" else whole_model
+    model, tokenizer = start(config, examples).to(_device(device)), load_tokenizer()
+    kept = train(config, model, tokenizer, rest, held_out, out, stop_at=stop_at, say=say)
     if kept is None:
         return None
+    if config.update == "full":
+        model = to_low_rank(model, config).to(_device(device)).eval()
+        if len(held_out):
+            logits = predict_logits(model, tokenizer, held_out, max_length=config.max_length)
+            kept["metrics"] = metrics(examples.task, to_predictions(examples.task, logits), held_out.labels)
     folder = out / "checkpoint"
     card: dict[str, Any] = {
         "task": config.task,
@@ -74,34 +80,6 @@ def finetune(
     }
     save_checkpoint(folder, model, card)
     return evaluate_checkpoint(folder, device=device) if dev else update_card(folder, {})
-
-
-def adapted_model(config: FinetuneConfig, examples: Examples) -> Any:
-    """The base with fresh adapters, or those of ``config.start_from``; for regression the head's bias starts
-    at the mean label.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    # without dropout in attention, torch takes its fused kernel
-    base = load_base(
-        examples.task.num_labels,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=0.0,
-    )
-    if examples.task.is_regression:
-        torch.nn.init.constant_(base.classifier.bias, sum(examples.labels) / len(examples))
-    lora = LoraConfig(
-        task_type="SEQ_CLS",
-        r=config.rank,
-        lora_alpha=config.alpha,
-        target_modules=["query", "key", "value", "dense"],
-        modules_to_save=["classifier"],
-    )
-    with quiet():
-        model = get_peft_model(base, lora)
-    if config.start_from:
-        _start_from(model, Path(config.start_from))
-    return model
 
 
 def evaluate_checkpoint(folder: Path | str, *, device: str = "auto") -> dict[str, Any]:
@@ -156,31 +134,6 @@ def _judge(own: TaskModel, examples: Examples) -> dict[str, Any]:
         interval = bootstrap_metric(examples.task, predictions, examples.labels, name)
         result[name] = {key: round(getattr(interval, key), 5) for key in ("value", "low", "high")}
     return result | {"n": len(examples)}
-
-
-def _start_from(model: Any, folder: Path) -> None:
-    """Copy another task's adapter, but not its head, into a peft model of the same rank."""
-    from safetensors.torch import load_file
-
-    path = folder / ADAPTER
-    if not path.is_file():
-        raise LabError(
-            got=f"start_from={str(folder)!r}, without {ADAPTER}",
-            allowed="the folder of a task checkpoint",
-            hint="train that checkpoint first",
-        )
-    own = dict(model.named_parameters())
-    with torch.no_grad():
-        for key, value in load_file(path).items():
-            if ".lora_" in key:
-                parameter = own[key.removesuffix(".weight") + ".default.weight"]
-                if parameter.shape != value.shape:
-                    raise LabError(
-                        got=f"start_from with adapters of shape {tuple(value.shape)}",
-                        allowed=f"{tuple(parameter.shape)}",
-                        hint="use the same rank in both runs",
-                    )
-                parameter.copy_(value)
 
 
 def _device(name: str) -> torch.device:

@@ -17,9 +17,13 @@ from dsgp_lab.ordering import by_importance
 from dsgp_lab.router import Router, RouterShape
 from dsgp_lab.sensitivity import Fisher, Sensitivity
 from dsgp_lab.tasks import data_folder, get_task, shared_outputs
+from dsgp_lab.training.low_rank import low_rank_adapter
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_data import labelled_batches, long_sample, task_source
 from dsgp_lab.training.router_loop import Source, feature_statistics
+
+RANK = 32
+"""Rank of the shared encoder's adapters."""
 
 SHARED_LIMIT = 12_000
 """Training examples of each task that the shared encoder sees."""
@@ -85,7 +89,7 @@ def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start
         raise AssertionError("Fisher scores every neuron")
     order = by_importance(fisher.neurons.mean(0))
     total = max(outputs.stop for outputs in shared_outputs().values())
-    adapter = trainable(dense, total) if dense else fresh_adapter(total)
+    adapter = trainable(dense, total) if dense else low_rank_adapter(load_base(total), RANK, 2 * RANK)
     trained = Anatomy.of(adapter.get_base_model(), order=order)
     return Start(
         dense=trained,
@@ -157,18 +161,3 @@ def trainable(folder: Path, num_labels: int) -> Any:
     base = load_base(num_labels, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     with quiet():
         return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
-
-
-def fresh_adapter(num_labels: int, rank: int = 32) -> Any:
-    """The base encoder with untrained adapters on all linear layers."""
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(
-        task_type="SEQ_CLS",
-        r=rank,
-        lora_alpha=2 * rank,
-        target_modules=["query", "key", "value", "dense"],
-        modules_to_save=["classifier"],
-    )
-    with quiet():
-        return get_peft_model(load_base(num_labels, attention_probs_dropout_prob=0.0), lora)

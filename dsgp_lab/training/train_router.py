@@ -43,7 +43,8 @@ def train_router(
     training = RouterTraining(config, start.trained, router, start.sources, out, say)
     if not training.run(stop_at=stop_at):
         return None
-    shares = calibrate(start.trained, router, start.held_out)
+    # without pruning the router has learned nothing that could be calibrated
+    shares = calibrate(start.trained, router, start.held_out) if config.lowest < 1 else {}
     folder = out / "checkpoint"
     folder.mkdir(parents=True, exist_ok=True)
     router.save(folder / ROUTER)

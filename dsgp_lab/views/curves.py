@@ -22,6 +22,7 @@ from dsgp_lab.views.style import (
     finite,
     nice_ticks,
     sentence,
+    short,
     shorten,
 )
 from dsgp_lab.views.view import View
@@ -205,11 +206,5 @@ def _line(curve: Curve, number: int, x_name: str, y_name: str) -> Line:
 def _fact(panel: str, curve: Curve) -> str:
     """One line of the digest: the curve's values, each with its share."""
     points = zip(curve.x, curve.y, curve.low, curve.high, strict=True)
-    values = ", ".join(
-        f"{_tenth(y)} [{_tenth(low)}, {_tenth(high)}] at {x:.2f}" for x, y, low, high in points
-    )
+    values = ", ".join(f"{short(y)} [{short(low)}, {short(high)}] at {x:.2f}" for x, y, low, high in points)
     return f"{panel}, {curve.name}: {values}"
-
-
-def _tenth(value: float) -> str:
-    return f"{round(float(value), 1) + 0.0:.1f}"

@@ -1,0 +1,137 @@
+"""What fine-tuning trains: low-rank adapters, or whole matrices whose change is made low-rank at the end.
+
+Both end as a peft adapter on every linear layer of the encoder, W + B A alpha / rank (LoRA, Hu et al. 2021),
+and a classification head in full. Embeddings, biases and norms stay the base's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dsgp_lab.checkpoints import ADAPTER, ADAPTER_CONFIG
+from dsgp_lab.errors import LabError
+from dsgp_lab.models import load_base, quiet
+from dsgp_lab.tasks import Examples
+from dsgp_lab.training.config import FinetuneConfig
+
+CLASSIFIER = "classifier"
+
+
+def adapted_model(config: FinetuneConfig, examples: Examples) -> Any:
+    """The base with fresh adapters, or those of ``config.start_from``; for regression the head's bias starts
+    at the mean label.
+    """
+    model = low_rank_adapter(_base(config, examples), config.rank, config.alpha)
+    if config.start_from:
+        _start_from(model, Path(config.start_from))
+    return model
+
+
+def whole_model(config: FinetuneConfig, examples: Examples) -> Any:
+    """The base, or the base with the adapter of ``config.start_from`` merged in; its matrices require
+    gradients.
+    """
+    model = _base(config, examples)
+    if config.start_from:
+        folder = Path(config.start_from)
+        adapted = low_rank_adapter(model, *_rank_and_alpha(folder))
+        _start_from(adapted, folder)
+        with quiet():
+            model = adapted.merge_and_unload()
+    matrices = {id(module.weight) for module in model.base_model.modules() if isinstance(module, nn.Linear)}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(id(parameter) in matrices or name.startswith(CLASSIFIER))
+    return model
+
+
+@torch.no_grad()
+def to_low_rank(model: Any, config: FinetuneConfig) -> Any:
+    """A trained ``whole_model`` as the base with adapters.
+
+    Of each matrix's change the ``config.rank`` largest singular values are kept: the nearest matrix of that
+    rank (Eckart and Young 1936).
+    """
+    base = load_base(model.config.num_labels)
+    adapted = low_rank_adapter(base, config.rank, config.alpha)
+    scaling = config.alpha / config.rank
+    trained = dict(model.named_modules())
+    for name, module in adapted.get_base_model().named_modules():
+        if not hasattr(module, "lora_A"):
+            continue
+        change = trained[name].weight - module.get_base_layer().weight.to(trained[name].weight.device)
+        left, values, right = torch.linalg.svd(change.float(), full_matrices=False)
+        module.lora_A["default"].weight.copy_(right[: config.rank])
+        module.lora_B["default"].weight.copy_(left[:, : config.rank] * values[: config.rank] / scaling)
+    adapted.get_base_model().classifier.modules_to_save["default"].load_state_dict(
+        model.classifier.state_dict()
+    )
+    return adapted
+
+
+def low_rank_adapter(base: Any, rank: int, alpha: int) -> Any:
+    """Untrained adapters on all linear layers of a classifier, its head to be trained in full."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=["query", "key", "value", "dense"],
+        modules_to_save=[CLASSIFIER],
+    )
+    with quiet():
+        return get_peft_model(base, lora)
+
+
+def _base(config: FinetuneConfig, examples: Examples) -> Any:
+    # without dropout in attention, torch takes its fused kernel
+    base = load_base(
+        examples.task.num_labels,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=0.0,
+    )
+    if examples.task.is_regression:
+        nn.init.constant_(base.classifier.bias, sum(examples.labels) / len(examples))
+    return base
+
+
+def _rank_and_alpha(folder: Path) -> tuple[int, int]:
+    path = folder / ADAPTER_CONFIG
+    if not path.is_file():
+        raise _no_checkpoint(folder, ADAPTER_CONFIG)
+    settings = json.loads(path.read_text("utf-8"))
+    return settings["r"], settings["lora_alpha"]
+
+
+def _no_checkpoint(folder: Path, missing: str) -> LabError:
+    return LabError(
+        got=f"start_from={str(folder)!r}, without {missing}",
+        allowed="the folder of a task checkpoint",
+        hint="train that checkpoint first",
+    )
+
+
+def _start_from(model: Any, folder: Path) -> None:
+    """Copy another task's adapter, but not its head, into a peft model of the same rank."""
+    from safetensors.torch import load_file
+
+    path = folder / ADAPTER
+    if not path.is_file():
+        raise _no_checkpoint(folder, ADAPTER)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for key, value in load_file(path).items():
+            if ".lora_" in key:
+                parameter = own[key.removesuffix(".weight") + ".default.weight"]
+                if parameter.shape != value.shape:
+                    raise LabError(
+                        got=f"start_from with adapters of shape {tuple(value.shape)}",
+                        allowed=f"{tuple(parameter.shape)}",
+                        hint="use the same rank in both runs",
+                    )
+                parameter.copy_(value)
