@@ -156,7 +156,7 @@ class Lab:
         from dsgp_lab.views import sensitivity_heatmap
 
         if keep is None:
-            scores = self.sensitivity(text, scorer)
+            scores = self.sensitivity([text], scorer)
             heads, blocks = None, None
         else:
             run = self.prune(text, keep, scorer)
