@@ -35,6 +35,7 @@ from dsgp_lab.models import (
     load_tokenizer,
     quiet,
 )
+from dsgp_lab.tasks import data_folder, get_task
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "not"]
 
@@ -332,3 +333,26 @@ def test_shipped_sst2():
     assert own.card["command"].startswith("dsgp-lab train sst2")
     assert logits_of(own, "a warm, funny film").argmax() == 1
     assert logits_of(own, "a dull and lifeless film").argmax() == 0
+
+
+SHIPPED = sorted(path.parent.name for path in (data_folder() / "checkpoints").glob(f"*/{CARD}"))
+
+
+@pytest.mark.parametrize("task", SHIPPED)
+def test_every_shipped_checkpoint(task):
+    """It loads, is small, and its card says how it was made and what it reaches, on which data."""
+    own = load_task_model(task)
+    card = own.card
+    assert card["task"] == own.name == task
+    assert sum(entry["bytes"] for entry in card["files"].values()) < 11_000_000
+    assert card["command"].startswith(f"dsgp-lab train {task} ")
+    assert all(step.startswith("dsgp-lab train") for step in card.get("commands_before", []))
+    assert own.neuron_order is not None
+    known = get_task(task)
+    assert card["data"]["official"] == known.train_rows
+    assert ("a part" in card["data"]["source"]) == (card["data"]["available"] < known.train_rows)
+    assert list(card["dev"]) == list(known.dev_splits)
+    for split in card["dev"].values():
+        for metric in known.metrics:
+            assert split[metric]["low"] <= split[metric]["value"] <= split[metric]["high"]
+    assert "/tmp" not in json.dumps(card)

@@ -34,7 +34,7 @@ from dsgp_lab.training.router_start import Start, fresh_router
 if TYPE_CHECKING:
     from dsgp_lab.lab import Lab
 
-CALIBRATION = 48
+CALIBRATION = 32
 """Examples that budgets are calibrated on: each costs ten gated runs."""
 
 
