@@ -126,22 +126,26 @@ def test_bench(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
     outcome = call("bench", "--rounds", "5")
     assert outcome.code == 0
-    assert [line for line in outcome.out.splitlines() if line.startswith("Latency")] == [
-        "Latency, sst2, 25 tokens, batch 1, float32",
-        "Latency, sst2, 128 tokens, batch 1, float32",
-    ]
-    for variant in (
-        "transformers dense",
-        "lean dense",
-        "half, cut",
-        "half in one run, cut",
-        "half, gated only",
-        "lean dense again",
-    ):
+    titles = [line for line in outcome.out.splitlines() if line.startswith("Latency")]
+    halves, routers = titles[::2], titles[1::2]
+    assert halves == [f"Latency, sst2, {tokens} tokens, batch 1, float32" for tokens in (25, 128)]
+    for title, half in zip(routers, halves, strict=True):
+        assert re.fullmatch(rf"{half}, 0\.\d\d of the MACs", title)
+    times = {
+        "transformers dense": 2,
+        "lean dense": 4,
+        "half, cut": 2,
+        "half in one run, cut": 2,
+        "half, gated only": 2,
+        "router decides": 2,
+        "its mask given": 2,
+        "lean dense again": 4,
+    }
+    for variant, count in times.items():
         rows = re.findall(rf"^{variant}  +([\d.]+)  +([\d.]+)  ", outcome.out, re.MULTILINE)
-        assert len(rows) == 2, variant
+        assert len(rows) == count, variant
         assert all(float(milliseconds) > 0 and float(ratio) > 0 for milliseconds, ratio in rows)
-    assert outcome.out.count("5 rounds, 1 thread,") == 2
+    assert outcome.out.count("5 rounds, 1 thread,") == 4
 
 
 def test_bench_texts_and_masks(sst2: Lab) -> None:

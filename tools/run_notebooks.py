@@ -116,7 +116,7 @@ def problems(path: Path) -> list[str]:
 def path_problems(notebook: Notebook) -> list[str]:
     """List absolute paths of the machine that ran the notebook."""
     here = "|".join(re.escape(str(place)) + r"\b" for place in (ROOT, Path.home()) if len(str(place)) > 1)
-    pattern = re.compile(f"{HOME_FOLDERS}|{here}")
+    pattern = re.compile(f"{here}|{HOME_FOLDERS}")
     texts = [cell.source for cell in notebook.cells]
     for _, cell in code_cells(notebook):
         for output in cell.outputs:
