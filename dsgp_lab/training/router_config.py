@@ -41,7 +41,6 @@ class RouterConfig:
     distillation: float = 1.0
     temperature: float = 1.0
     labels: float = 0.0
-    hidden: float = 0.0
     noise: float = 1.0
     width: int = 64
     min_tokens: int = 0
@@ -58,7 +57,7 @@ class RouterConfig:
             self._check(name, "a whole number from 1", getattr(self, name) >= 1)
         for name in ("learning_rate", "bias_learning_rate", "weights_learning_rate"):
             self._check(name, "a number above 0, below 1", 0 < getattr(self, name) < 1)
-        for name in ("budget_weight", "distillation", "labels", "hidden", "noise", "min_tokens"):
+        for name in ("budget_weight", "distillation", "labels", "noise", "min_tokens"):
             self._check(name, "a number from 0", getattr(self, name) >= 0)
         self._check("lowest", "a number above 0, at most 1", 0 < self.lowest <= 1)
         self._check("temperature", "a number above 0", self.temperature > 0)

@@ -93,7 +93,7 @@ def prepare(lab: Lab, examples: Examples) -> Start:
         dense=lab.anatomy,
         trained=lab.anatomy,
         sources=[Source(examples.task, encoded, examples.labels, targets)],
-        held_out=[inputs for inputs, _ in labelled_batches(lab.tokenizer, some)],
+        held_out=[inputs for inputs, _ in labelled_batches(lab.tokenizer, some, size=8)],
         calibration=[inputs for inputs, _ in batches],
         fisher=Sensitivity.stack([Fisher()(lab.anatomy, inputs, labels) for inputs, labels in batches]),
     )
