@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dsgp_lab import LabError, SubNetwork
+from dsgp_lab.checkpoints import load_checkpoint
 from dsgp_lab.evaluate.pruned import predict_pruned
+from dsgp_lab.models import load_base
 from dsgp_lab.regimes import load_model, load_trained, trained_folder
-from dsgp_lab.tasks import TASKS, load_teaching, shared_outputs
+from dsgp_lab.tasks import TASKS, data_folder, load_teaching, shared_outputs
 from dsgp_lab.training import held_out as held_out_module
 from dsgp_lab.training import router_data, router_start
 from dsgp_lab.training.router_config import RouterConfig
@@ -79,6 +82,40 @@ def test_a_router_is_trained_saved_and_loaded(glue, quick, tmp_path, regime):
     (target / "router.safetensors").write_bytes(b"x")
     with pytest.raises(LabError, match="altered or damaged"):
         load_trained("sst2", regime, root=root)
+
+
+@pytest.mark.slow
+def test_whole_matrices_are_trained_and_their_change_is_kept_in_low_rank(glue, quick, tmp_path):
+    first = data_folder() / "checkpoints" / "sst2"
+    config = RouterConfig("sst2", regime="joint", update="full", rank=4, weights_learning_rate=1e-3, **SMALL)
+    card = train_router(config, tmp_path / "run")
+    assert "--update full --rank 4" in card["command"]
+    before, after = load_checkpoint(first), load_checkpoint(tmp_path / "run" / "checkpoint")
+    base = load_base(2)
+    name = "bert.encoder.layer.3.attention.self.query.weight"
+    start, end, plain = (m.get_parameter(name) for m in (before.model, after.model, base))
+    assert not torch.equal(start, end)
+    assert torch.linalg.matrix_rank(end - plain) == 4
+    assert torch.equal(before.neuron_order, after.neuron_order)
+
+
+def test_the_shared_encoder_takes_the_adapter_of_a_task_but_not_its_head():
+    folder = data_folder() / "checkpoints" / "sst2"
+    name = "bert.encoder.layer.3.attention.self.query"
+    expected = load_checkpoint(folder).model.get_parameter(f"{name}.weight")
+    config = RouterConfig("glue", regime="joint")
+    model, adapter = router_start.trainable(config, folder, 16)
+    assert adapter.get_base_model() is model
+    assert model.classifier.weight.shape[0] == 16
+    query = model.get_submodule(name)
+    assert torch.allclose(query.weight + query.get_delta_weight("default"), expected, atol=1e-5)
+    model, adapter = router_start.trainable(replace(config, update="full"), folder, 16)
+    assert adapter is None
+    assert torch.allclose(model.get_parameter(f"{name}.weight"), expected, atol=1e-5)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert f"{name}.weight" in trained
+    assert "classifier.weight" in trained
+    assert not any("embeddings" in name or "LayerNorm" in name for name in trained)
 
 
 @pytest.mark.slow

@@ -330,11 +330,11 @@ def test_whole_matrices_end_as_adapters_of_their_change(toy_lab):
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     inputs = {"input_ids": torch.tensor([[2, 4, 6, 3]])}
     whole.eval()
-    same = low_rank.to_low_rank(whole, settings).eval()
+    same = low_rank.to_low_rank(whole, settings.rank, settings.alpha).eval()
     torch.testing.assert_close(same(**inputs).logits, whole(**inputs).logits, atol=1e-4, rtol=1e-4)
     gaps = []
     for rank in (1, 4, 8):
-        near = low_rank.to_low_rank(whole, config(rank=rank, update="full")).merge_and_unload()
+        near = low_rank.to_low_rank(whole, rank, settings.alpha).merge_and_unload()
         weights = (m.bert.encoder.layer[0].intermediate.dense.weight for m in (near, whole))
         gaps.append(torch.linalg.norm(next(weights) - next(weights)).item())
     assert gaps == sorted(gaps, reverse=True)

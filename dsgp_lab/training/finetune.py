@@ -56,7 +56,7 @@ def finetune(
     if kept is None:
         return None
     if config.update == "full":
-        model = to_low_rank(model, config).to(_device(device)).eval()
+        model = to_low_rank(model, config.rank, config.alpha).to(_device(device)).eval()
         if len(held_out):
             logits = predict_logits(model, tokenizer, held_out, max_length=config.max_length)
             kept["metrics"] = metrics(examples.task, to_predictions(examples.task, logits), held_out.labels)

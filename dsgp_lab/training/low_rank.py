@@ -38,11 +38,20 @@ def whole_model(config: FinetuneConfig, examples: Examples) -> Any:
     """
     model = _base(config, examples)
     if config.start_from:
-        folder = Path(config.start_from)
-        adapted = low_rank_adapter(model, *_rank_and_alpha(folder))
-        _start_from(adapted, folder)
         with quiet():
-            model = adapted.merge_and_unload()
+            model = adapter_of(model, Path(config.start_from)).merge_and_unload()
+    return train_matrices(model)
+
+
+def adapter_of(base: Any, folder: Path) -> Any:
+    """A peft model around a base with the adapter of a checkpoint, but not its head."""
+    adapted = low_rank_adapter(base, *_rank_and_alpha(folder))
+    _start_from(adapted, folder)
+    return adapted
+
+
+def train_matrices(model: Any) -> Any:
+    """Let every matrix of the encoder, and the head, require gradients, and nothing else."""
     matrices = {id(module.weight) for module in model.base_model.modules() if isinstance(module, nn.Linear)}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameter) in matrices or name.startswith(CLASSIFIER))
@@ -50,23 +59,23 @@ def whole_model(config: FinetuneConfig, examples: Examples) -> Any:
 
 
 @torch.no_grad()
-def to_low_rank(model: Any, config: FinetuneConfig) -> Any:
-    """A trained ``whole_model`` as the base with adapters.
+def to_low_rank(model: Any, rank: int, alpha: int) -> Any:
+    """A model whose matrices were trained, as the base with adapters.
 
-    Of each matrix's change the ``config.rank`` largest singular values are kept: the nearest matrix of that
+    Of each matrix's change the ``rank`` largest singular values are kept: the nearest matrix of that
     rank (Eckart and Young 1936).
     """
     base = load_base(model.config.num_labels)
-    adapted = low_rank_adapter(base, config.rank, config.alpha)
-    scaling = config.alpha / config.rank
+    adapted = low_rank_adapter(base, rank, alpha)
+    scaling = alpha / rank
     trained = dict(model.named_modules())
     for name, module in adapted.get_base_model().named_modules():
         if not hasattr(module, "lora_A"):
             continue
         change = trained[name].weight - module.get_base_layer().weight.to(trained[name].weight.device)
         left, values, right = torch.linalg.svd(change.float(), full_matrices=False)
-        module.lora_A["default"].weight.copy_(right[: config.rank])
-        module.lora_B["default"].weight.copy_(left[:, : config.rank] * values[: config.rank] / scaling)
+        module.lora_A["default"].weight.copy_(right[:rank])
+        module.lora_B["default"].weight.copy_(left[:, :rank] * values[:rank] / scaling)
     adapted.get_base_model().classifier.modules_to_save["default"].load_state_dict(
         model.classifier.state_dict()
     )

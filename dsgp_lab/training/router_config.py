@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from dsgp_lab.errors import LabError
 from dsgp_lab.router import RouterKind
 from dsgp_lab.tasks import SHARED, get_task
+from dsgp_lab.training.config import UPDATES
 
 Regime = Literal["frozen", "joint"]
 
@@ -25,6 +26,8 @@ class RouterConfig:
     ``labels`` weigh the distance against the task's own loss. With ``lowest=1`` nothing is pruned: plain
     training of the weights, for several tasks in one encoder. ``noise`` is the scale of the logistic noise on
     the logits; it falls to a tenth over the last 40 % of the steps. ``min_tokens`` leaves shorter inputs out.
+    Weights are trained through the adapter of the model they start from (``update="low-rank"``), or whole
+    matrices are, and the nearest change of ``rank`` is kept (``"full"``; use a learning rate near 1e-4).
     """
 
     task: str
@@ -36,6 +39,8 @@ class RouterConfig:
     learning_rate: float = 2e-3
     bias_learning_rate: float = 2e-2
     weights_learning_rate: float = 3e-4
+    update: str = "low-rank"
+    rank: int = 32
     lowest: float = 0.2
     budget_weight: float = 30.0
     distillation: float = 1.0
@@ -51,9 +56,13 @@ class RouterConfig:
         """Check every setting."""
         if self.task != SHARED:
             get_task(self.task)
-        for name, allowed in (("regime", get_args(Regime)), ("kind", get_args(RouterKind))):
+        for name, allowed in (
+            ("regime", get_args(Regime)),
+            ("kind", get_args(RouterKind)),
+            ("update", UPDATES),
+        ):
             self._check(name, ", ".join(allowed), getattr(self, name) in allowed)
-        for name in ("steps", "batch_size", "width"):
+        for name in ("steps", "batch_size", "width", "rank"):
             self._check(name, "a whole number from 1", getattr(self, name) >= 1)
         for name in ("learning_rate", "bias_learning_rate", "weights_learning_rate"):
             self._check(name, "a number above 0, below 1", 0 < getattr(self, name) < 1)

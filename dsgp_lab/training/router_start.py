@@ -10,20 +10,17 @@ import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
-from dsgp_lab.checkpoints import load_checkpoint
+from dsgp_lab.checkpoints import load_checkpoint, verified_card
 from dsgp_lab.cost import CostModel
 from dsgp_lab.models import load_base, load_tokenizer, quiet
 from dsgp_lab.ordering import by_importance
 from dsgp_lab.router import Router, RouterShape
 from dsgp_lab.sensitivity import Fisher, Sensitivity
-from dsgp_lab.tasks import data_folder, get_task, shared_outputs
-from dsgp_lab.training.low_rank import low_rank_adapter
+from dsgp_lab.tasks import SHARED, data_folder, get_task, shared_outputs
+from dsgp_lab.training.low_rank import adapter_of, low_rank_adapter, train_matrices
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_data import labelled_batches, long_sample, task_source
 from dsgp_lab.training.router_loop import Source, feature_statistics
-
-RANK = 32
-"""Rank of the shared encoder's adapters."""
 
 SHARED_LIMIT = 12_000
 """Training examples of each task that the shared encoder sees."""
@@ -31,9 +28,10 @@ SHARED_LIMIT = 12_000
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """`trained` is `dense`, its adapter still apart where weights are trained; `fisher` has static scores.
+    """`trained` is `dense`, its adapter still apart where that is trained; `fisher` has static scores.
 
-    `adapter` is the peft model around `trained`, None where weights stay as they are.
+    `adapter` is the peft model around `trained`, None where weights stay as they are or whole matrices are
+    trained.
     """
 
     dense: Anatomy
@@ -54,8 +52,8 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     anatomy = Anatomy.of(own.model, order=own.neuron_order)
     trained, adapter = anatomy, None
     if config.regime == "joint":
-        adapter = trainable(folder, own.model.config.num_labels)
-        trained = Anatomy.of(adapter.get_base_model(), order=own.neuron_order)
+        model, adapter = trainable(config, folder, own.model.config.num_labels)
+        trained = Anatomy.of(model, order=own.neuron_order)
     calibration = labelled_batches(own.tokenizer, long_sample(examples), config.max_length)
     held = labelled_batches(own.tokenizer, held_out, config.max_length)
     return Start(
@@ -70,11 +68,13 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
 
 
 def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
-    """All tasks but WNLI in one encoder: fresh, or from a checkpoint of the shared encoder.
+    """All tasks but WNLI in one encoder: fresh, from a checkpoint of the shared encoder, or from the adapter
+    of one task's checkpoint.
 
     Every task's targets are the logits of its own dense checkpoint, unless there is no distillation.
     """
     home = data_folder() / "checkpoints" if config.distillation else None
+    shared = dense if dense is not None and _is_shared(dense) else None
     sources, held_out, calibration, scores = [], [], [], []
     for task, outputs in shared_outputs().items():
         source, examples, held = task_source(task, home and home / task, config, cache, SHARED_LIMIT, outputs)
@@ -82,15 +82,15 @@ def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start
         held_out += labelled_batches(load_tokenizer(), held.sample(min(len(held), 128)))
         batches = labelled_batches(load_tokenizer(), long_sample(examples, 128))
         calibration += batches
-        scores.append(_fisher(Anatomy.of(_task_model(task, dense, home)), batches))
+        scores.append(_fisher(Anatomy.of(_task_model(task, shared, home)), batches))
     # one task's gradients may be many times another's: each counts by its own mean
     fisher = Sensitivity.stack([_unit_mean(score) for score in scores])
     if fisher.neurons is None:
         raise AssertionError("Fisher scores every neuron")
     order = by_importance(fisher.neurons.mean(0))
     total = max(outputs.stop for outputs in shared_outputs().values())
-    adapter = trainable(dense, total) if dense else low_rank_adapter(load_base(total), RANK, 2 * RANK)
-    trained = Anatomy.of(adapter.get_base_model(), order=order)
+    model, adapter = trainable(config, dense, total)
+    trained = Anatomy.of(model, order=order)
     return Start(
         dense=trained,
         trained=trained,
@@ -153,11 +153,28 @@ def static_ranks(sensitivity: Sensitivity, cost: CostModel, length: int = 25) ->
     return ranks.float().view_as(scores)
 
 
-def trainable(folder: Path, num_labels: int) -> Any:
-    """A checkpoint with its adapter still apart, ready to train on."""
+def trainable(config: RouterConfig, folder: Path | None, num_labels: int) -> tuple[Any, Any]:
+    """A model ready to train on, and the peft model around it where adapters are trained (else None).
+
+    It is the base, or the checkpoint in `folder`; of a single task's checkpoint the shared encoder takes the
+    adapter without the head.
+    """
     from peft import PeftModel
 
     # no dropout: sampled masks are noise enough, and a fifth of the time is saved
-    base = load_base(num_labels, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = load_base(num_labels, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    if folder is None:
+        adapter = low_rank_adapter(model, config.rank, 2 * config.rank)
+    elif config.task == SHARED and not _is_shared(folder):
+        adapter = adapter_of(model, folder)
+    else:
+        with quiet():
+            adapter = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    if config.update == "low-rank":
+        return adapter.get_base_model(), adapter
     with quiet():
-        return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+        return train_matrices(adapter.merge_and_unload()), None
+
+
+def _is_shared(folder: Path) -> bool:
+    return bool(verified_card(folder)["task"] == SHARED)

@@ -10,10 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dsgp_lab.anatomy import Anatomy
 from dsgp_lab.checkpoints import save_checkpoint, update_card
 from dsgp_lab.errors import LabError
 from dsgp_lab.regimes import ROUTER
 from dsgp_lab.tasks import SHARED
+from dsgp_lab.training.low_rank import to_low_rank
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_loop import RouterTraining, calibrate
 from dsgp_lab.training.router_start import fresh_router, shared_start, task_start
@@ -43,8 +45,12 @@ def train_router(
     training = RouterTraining(config, start.trained, router, start.sources, out, say)
     if not training.run(stop_at=stop_at):
         return None
+    trained, adapter = start.trained, start.adapter
+    if config.regime == "joint" and adapter is None:
+        adapter = to_low_rank(trained.model, config.rank, config.rank).eval()
+        trained = Anatomy.of(adapter.get_base_model(), order=trained.order)
     # without pruning the router has learned nothing that could be calibrated
-    shares = calibrate(start.trained, router, start.held_out) if config.lowest < 1 else {}
+    shares = calibrate(trained, router, start.held_out) if config.lowest < 1 else {}
     folder = out / "checkpoint"
     folder.mkdir(parents=True, exist_ok=True)
     router.save(folder / ROUTER)
@@ -59,7 +65,7 @@ def train_router(
         "versions": {package: version(package) for package in ("torch", "transformers", "peft")},
     }
     if config.regime == "joint":
-        save_checkpoint(folder, start.adapter, card, start.trained.order)
+        save_checkpoint(folder, adapter, card, trained.order)
     return update_card(folder, card)
 
 
