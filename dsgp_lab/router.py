@@ -195,7 +195,8 @@ class Planner:
     """A router's decisions under one budget, for one input at a time: the `Decide` of a `SubNetwork`.
 
     The budget and the standardisation are folded into the weights once, so that a decision is two small
-    products. `logits` [layers, units] and `seconds` are those of the last run.
+    products. At batch 1 the number of operations counts, not their size: pooling is one product, and the
+    comparison with 0 is Python's. `logits` and `seconds` are those of the last run.
     """
 
     @torch.no_grad()
@@ -211,7 +212,8 @@ class Planner:
         self._w2 = tuple(router.w2.detach().transpose(1, 2).contiguous())
         self._b2 = tuple(router.bias + budget * router.slope)
         self.seconds = 0.0
-        self.logits = torch.zeros(shape.num_layers, shape.num_units)
+        self._pools: dict[int, Tensor] = {}
+        self._logits: list[list[float]] = [[]] * shape.num_layers
         self._decided = [self._decision(layer, None) for layer in range(shape.num_layers)]
 
     def __call__(self, layer: int, rows: Tensor) -> tuple[Kept, Kept]:
@@ -220,12 +222,17 @@ class Planner:
         if layer == 0:
             self.seconds = 0.0
         if self.kind == "layerwise":
-            self._decided[layer] = self._decision(layer, _pool(rows))
+            self._decided[layer] = self._decision(layer, self._pool(rows))
         elif self.kind == "oneshot" and layer == 0:
-            features = _pool(rows)
+            features = self._pool(rows)
             self._decided = [self._decision(index, features) for index in range(len(self._decided))]
         self.seconds += time.perf_counter() - start
         return self._decided[layer]
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits of the last run [layers, units]."""
+        return torch.tensor(self._logits)
 
     @property
     def mask(self) -> Mask:
@@ -237,15 +244,19 @@ class Planner:
         inner = self._b1[layer]
         if features is not None:
             inner = torch.addmv(inner, self._w1[layer], features)
-        logits = torch.addmv(self._b2[layer], self._w2[layer], inner.relu())
-        self.logits[layer] = logits
-        kept = (logits > 0).tolist()
-        return tuple(kept[: self.num_heads]), tuple(kept[self.num_heads :])
+        logits: list[float] = torch.addmv(self._b2[layer], self._w2[layer], inner.relu()).tolist()
+        self._logits[layer] = logits
+        kept = tuple([logit > 0 for logit in logits])
+        return kept[: self.num_heads], kept[self.num_heads :]
 
-
-def _pool(rows: Tensor) -> Tensor:
-    """First token and mean [2 hidden] of one unpadded input [tokens, hidden]."""
-    return torch.cat([rows[0], rows.mean(0)])
+    def _pool(self, rows: Tensor) -> Tensor:
+        """First token and mean [2 hidden] of one unpadded input [tokens, hidden]."""
+        length = len(rows)
+        if length not in self._pools:
+            pool = torch.full((2, length), 1 / length, dtype=rows.dtype, device=rows.device)
+            pool[0] = torch.eye(1, length)[0]
+            self._pools[length] = pool
+        return torch.mm(self._pools[length], rows).view(-1)
 
 
 def pooled(hidden: Tensor, real: Tensor) -> Tensor:
