@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dsgp_lab import LabError, SubNetwork
+from dsgp_lab.batching import collate
 from dsgp_lab.checkpoints import load_checkpoint
 from dsgp_lab.evaluate.pruned import predict_pruned
 from dsgp_lab.models import load_base
@@ -137,6 +138,30 @@ def test_one_encoder_for_all_tasks(glue, quick, tmp_path):
         assert SubNetwork(own.model).dense(inputs).shape == (1, TASKS[task].num_labels)
     with pytest.raises(LabError, match="cola, sst2"):
         load_model("wnli", "shared", root=root)
+
+
+@pytest.mark.slow
+def test_texts_of_other_tasks_are_added_without_labels(glue, tmp_path):
+    folder = data_folder() / "checkpoints" / "stsb"
+    config = RouterConfig("stsb", inputs_of="qnli,rte", steps=20, batch_size=3)
+    source, own, _ = router_data.task_source("stsb", folder, config, tmp_path, limit=60)
+    assert len(own) == 34
+    assert len(source.encoded) == len(source.targets) == 60
+    targets = torch.cat([source.targets[:3], source.targets[-3:]])
+    expected = []
+    model = load_checkpoint(folder).model
+    for item in [*source.encoded[:3], *source.encoded[-3:]]:
+        inputs = collate([item], 0)
+        with torch.no_grad():
+            expected.append(model(**inputs).logits)
+    assert torch.allclose(targets, torch.cat(expected), atol=0.1)  # the targets are computed in bf16
+    single = RouterConfig("sst2", inputs_of="rte", steps=20, batch_size=3)
+    source, own, _ = router_data.task_source("sst2", None, single, tmp_path, limit=60)
+    assert len(source.encoded) == 60
+    with pytest.raises(LabError, match="tasks with 2 texts"):
+        router_data.task_source("stsb", None, replace(config, inputs_of="sst2"), tmp_path, limit=60)
+    with pytest.raises(LabError, match="inputs_of='rte'"):
+        RouterConfig("glue", inputs_of="rte")
 
 
 def test_outputs_of_the_shared_encoder_do_not_overlap():

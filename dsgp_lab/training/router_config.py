@@ -28,6 +28,8 @@ class RouterConfig:
     the logits; it falls to a tenth over the last 40 % of the steps. ``min_tokens`` leaves shorter inputs out.
     Weights are trained through the adapter of the model they start from (``update="low-rank"``), or whole
     matrices are, and the nearest change of ``rank`` is kept (``"full"``; use a learning rate near 1e-4).
+    ``inputs_of`` names tasks, with commas, whose training texts are added without their labels, until there
+    are as many inputs as the steps use: the dense model says what their outputs should be.
     """
 
     task: str
@@ -49,6 +51,7 @@ class RouterConfig:
     noise: float = 1.0
     width: int = 64
     min_tokens: int = 0
+    inputs_of: str = ""
     max_length: int = 128
     seed: int = 0
 
@@ -68,6 +71,11 @@ class RouterConfig:
             self._check(name, "a number above 0, below 1", 0 < getattr(self, name) < 1)
         for name in ("budget_weight", "distillation", "labels", "noise", "min_tokens"):
             self._check(name, "a number from 0", getattr(self, name) >= 0)
+        known = [name for name in self.inputs_of.split(",") if name]
+        for name in known:
+            get_task(name)
+        alone = bool(self.labels) or self.task == SHARED
+        self._check("inputs_of", "nothing where labels are used, or for all tasks", not (known and alone))
         self._check("lowest", "a number above 0, at most 1", 0 < self.lowest <= 1)
         self._check("temperature", "a number above 0", self.temperature > 0)
 

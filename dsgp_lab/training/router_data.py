@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,33 @@ def task_source(
         )
     chosen = sorted(random.Random(config.seed).sample(long, min(len(long), limit)))
     rest, encoded = rest.take(chosen), [encoded[i] for i in chosen]
-    targets = torch.zeros(len(rest), rest.task.num_labels)
+    more = _unlabelled(rest, config, limit - len(rest))
+    targets = torch.zeros(len(rest) + len(more), rest.task.num_labels)
     if dense is not None and card is not None:
         digest = card["files"][ADAPTER]["sha256"][:12]
-        name = f"{task}-{digest}-{config.seed}-{config.min_tokens}-{config.max_length}-{len(rest)}.pt"
-        targets = _dense_logits(cache / name, dense, rest, config)
+        parts = [task, digest, config.inputs_of.replace(",", "-"), config.seed, config.min_tokens]
+        name = "-".join(str(part) for part in (*parts, config.max_length, len(targets)) if part != "") + ".pt"
+        texts = replace(rest, texts=rest.texts + more, labels=rest.labels + (0,) * len(more))
+        targets = _dense_logits(cache / name, dense, texts, config)
+    encoded += encode(load_tokenizer(), more, config.max_length)
     source = Source(rest.task, encoded, rest.labels, targets, outputs, weight=len(rest) ** 0.5)
     return source, rest, held
+
+
+def _unlabelled(own: Examples, config: RouterConfig, limit: int) -> tuple[tuple[str, ...], ...]:
+    """At most `limit` texts of other tasks, pairs cut in two where the own task has single texts."""
+    texts: list[tuple[str, ...]] = []
+    for name in filter(None, config.inputs_of.split(",")):
+        found = load_examples(name, "train").texts
+        size = len(own.task.columns)
+        if size > len(found[0]):
+            raise LabError(
+                got=f"inputs_of={name!r} for {own.task.name}",
+                allowed=f"tasks with {size} texts an example",
+                hint="name other tasks",
+            )
+        texts += found if size == len(found[0]) else [(text,) for pair in found for text in pair]
+    return tuple(random.Random(config.seed).sample(texts, max(0, min(limit, len(texts)))))
 
 
 def _dense_logits(path: Path, dense: Path, examples: Examples, config: RouterConfig) -> Tensor:
