@@ -341,6 +341,31 @@ def test_whole_matrices_end_as_adapters_of_their_change(toy_lab):
     assert gaps[0] > gaps[-1]
 
 
+@pytest.mark.slow
+def test_adapters_in_one_product_equal_pefts():
+    inputs = {"input_ids": torch.tensor([[101, 2023, 2143, 102]]), "attention_mask": torch.ones(1, 4).long()}
+    runs = {}
+    for name in ("peft", "one product"):
+        torch.manual_seed(0)
+        model = low_rank.low_rank_adapter(low_rank.load_base(2), 4, 8).eval()
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(parameter, std=0.02)
+        if name == "peft":
+            for module in model.modules():
+                module.__dict__.pop("forward", None)
+        logits = model(**inputs).logits
+        logits[0, 0].backward()
+        gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+        runs[name] = logits, gradients
+    (expected, wanted), (found, got) = runs.values()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert wanted.keys() == got.keys()
+    assert sum("lora" in key for key in got) == 2 * 37  # and the pooler
+    for key, gradient in wanted.items():
+        torch.testing.assert_close(got[key], gradient, atol=1e-4, rtol=1e-3)
+
+
 def test_a_full_update_is_trained_saved_and_started_from(toy_lab):
     card = finetune(config(rank=4, epochs=2, update="full"), toy_lab / "full", device="cpu")
     assert "--update full" in card["command"]

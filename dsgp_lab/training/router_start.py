@@ -17,7 +17,13 @@ from dsgp_lab.ordering import by_importance
 from dsgp_lab.router import Router, RouterShape
 from dsgp_lab.sensitivity import Fisher, Sensitivity
 from dsgp_lab.tasks import SHARED, data_folder, get_task, shared_outputs
-from dsgp_lab.training.low_rank import adapter_of, low_rank_adapter, train_matrices
+from dsgp_lab.training.low_rank import (
+    FOR_TRAINING,
+    adapter_of,
+    in_one_product,
+    low_rank_adapter,
+    train_matrices,
+)
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_data import labelled_batches, long_sample, task_source
 from dsgp_lab.training.router_loop import Source, feature_statistics
@@ -47,6 +53,7 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     """One task, from its dense checkpoint."""
     folder = dense or data_folder() / "checkpoints" / config.task
     own = load_checkpoint(folder)
+    own.model.set_attn_implementation(FOR_TRAINING["attn_implementation"])
     limit = config.steps * config.batch_size
     source, examples, held_out = task_source(config.task, folder, config, cache, limit)
     anatomy = Anatomy.of(own.model, order=own.neuron_order)
@@ -162,14 +169,14 @@ def trainable(config: RouterConfig, folder: Path | None, num_labels: int) -> tup
     from peft import PeftModel
 
     # no dropout: sampled masks are noise enough, and a fifth of the time is saved
-    model = load_base(num_labels, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = load_base(num_labels, hidden_dropout_prob=0.0, **FOR_TRAINING)
     if folder is None:
         adapter = low_rank_adapter(model, config.rank, 2 * config.rank)
     elif config.task == SHARED and not _is_shared(folder):
         adapter = adapter_of(model, folder)
     else:
         with quiet():
-            adapter = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+            adapter = in_one_product(PeftModel.from_pretrained(model, str(folder), is_trainable=True))
     if config.update == "low-rank":
         return adapter.get_base_model(), adapter
     with quiet():
