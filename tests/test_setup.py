@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -237,3 +238,17 @@ def test_jupyterlab_is_told_about_root_and_display(tmp_path: Path, user: str, di
     assert not re.search("token|password", done.stdout.replace("address with the token", ""), re.IGNORECASE)
     assert "--LabApp.default_url=/lab/tree/a.ipynb" in done.stdout
     assert done.stdout.splitlines()[-2:] == ["--port", "9000"]
+
+
+def test_the_readmes_table_of_checkpoints_is_what_their_cards_say(tmp_path):
+    command = [sys.executable, str(ROOT / "tools" / "dense_table.py"), "--check"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    altered = tmp_path / "project"
+    shutil.copytree(ROOT / "tools", altered / "tools")
+    shutil.copytree(ROOT / "data" / "checkpoints" / "sst2", altered / "data" / "checkpoints" / "sst2")
+    shutil.copy(ROOT / "README.md", altered)
+    command[1] = str(altered / "tools" / "dense_table.py")
+    assert subprocess.run(command, capture_output=True).returncode == 1
+    assert subprocess.run(command[:2], capture_output=True).returncode == 0
+    assert subprocess.run(command, capture_output=True).returncode == 0

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from dsgp_lab import LabError, SubNetwork
-from dsgp_lab.batching import collate
+from dsgp_lab.batching import collate, encode
 from dsgp_lab.checkpoints import load_checkpoint
 from dsgp_lab.evaluate.pruned import predict_pruned
-from dsgp_lab.models import load_base
+from dsgp_lab.models import load_base, load_tokenizer
 from dsgp_lab.regimes import load_model, load_trained, trained_folder
-from dsgp_lab.tasks import TASKS, data_folder, load_teaching, shared_outputs
+from dsgp_lab.tasks import TASKS, data_folder, load_examples, load_teaching, shared_outputs
 from dsgp_lab.training import held_out as held_out_module
 from dsgp_lab.training import router_data, router_start
 from dsgp_lab.training.router_config import RouterConfig
@@ -44,8 +44,14 @@ def glue(tmp_path, monkeypatch):
             label = i % 6 if task.is_regression else i % task.num_labels
             rows.append(dict(zip(task.columns, texts, strict=True)) | {"label": label, "idx": i})
         (folder / task.name).mkdir(parents=True)
-        with gzip.open(folder / task.name / "train.jsonl.gz", "wt", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        judged = [
+            row | {column: row[column].upper().replace(" F", " , F") for column in task.columns}
+            for row in rows
+        ]
+        splits = {"train": rows} | dict.fromkeys(task.dev_splits, judged[:1])
+        for split, kept in splits.items():
+            with gzip.open(folder / task.name / f"{split}.jsonl.gz", "wt", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in kept)
     monkeypatch.setenv("DSGP_GLUE_DIR", str(folder))
     monkeypatch.setattr(router_data, "HELD_OUT", dict.fromkeys(TASKS, 6))
     original = held_out_module.hold_out
@@ -71,6 +77,7 @@ def test_a_router_is_trained_saved_and_loaded(glue, quick, tmp_path, regime):
     card = train_router(config, tmp_path / "run")
     assert card["command"].startswith("dsgp-lab train-router sst2")
     assert card["data"] == {"sst2": 8}  # no more than the steps can use
+    assert card["unlabelled"] == 0
     root = tmp_path / "root"
     target = trained_folder("sst2", regime, root=root)
     target.parent.mkdir(parents=True)
@@ -144,8 +151,15 @@ def test_one_encoder_for_all_tasks(glue, quick, tmp_path):
 def test_texts_of_other_tasks_are_added_without_labels(glue, tmp_path):
     folder = data_folder() / "checkpoints" / "stsb"
     config = RouterConfig("stsb", inputs_of="qnli,rte", steps=20, batch_size=3)
+    judged = load_examples("stsb", "validation").texts
+    assert judged[0][0].startswith("A WARM , F")  # a text of the others, written differently
     source, own, _ = router_data.task_source("stsb", folder, config, tmp_path, limit=60)
-    assert len(own) == 34
+    added = source.encoded[len(own) :]
+    assert ("a warm film number 0", "a dull film number 0") in load_examples("rte", "train").texts
+    assert encode(load_tokenizer(), [("a warm film number 0", "a dull film number 0")], 128)[0] not in added
+    everything = router_data.task_source("stsb", None, config, tmp_path, limit=999)[0]
+    assert len(everything.encoded) == 34 + 2 * 39  # one pair of each task is in the dev set
+    assert len(own) == len(source.labels) == 34
     assert len(source.encoded) == len(source.targets) == 60
     targets = torch.cat([source.targets[:3], source.targets[-3:]])
     expected = []
@@ -160,8 +174,27 @@ def test_texts_of_other_tasks_are_added_without_labels(glue, tmp_path):
     assert len(source.encoded) == 60
     with pytest.raises(LabError, match="tasks with 2 texts"):
         router_data.task_source("stsb", None, replace(config, inputs_of="sst2"), tmp_path, limit=60)
+    assert RouterConfig("stsb", inputs_of="qqp, mrpc").more_tasks == ["qqp", "mrpc"]
     with pytest.raises(LabError, match="inputs_of='rte'"):
         RouterConfig("glue", inputs_of="rte")
+
+
+SHIPPED = sorted(path.parent for path in (data_folder() / "checkpoints").glob("*/*/router.safetensors"))
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_shipped_routers_run_on_their_models(folder):
+    regime, twin = folder.name.removesuffix("_twin"), folder.name.endswith("_twin")
+    task = folder.parent.name
+    examples = load_teaching(task).sample(6)
+    trained = load_trained(task, regime, twin)
+    found = predict_pruned(trained.subnetwork(), trained.own.tokenizer, examples, trained.router, 0.5)
+    assert trained.router.sees_input != twin
+    assert torch.isfinite(found.logits).all()
+    assert float(found.shares.mean()) == pytest.approx(0.5, abs=0.08)
+    other = trained_folder(task, regime, not twin)
+    settings = [json.loads((f / "card.json").read_text("utf-8"))["settings"] for f in (folder, other)]
+    assert {key for key in settings[0] if settings[0][key] != settings[1][key]} == {"kind"}
 
 
 def test_outputs_of_the_shared_encoder_do_not_overlap():

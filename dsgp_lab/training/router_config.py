@@ -71,11 +71,10 @@ class RouterConfig:
             self._check(name, "a number above 0, below 1", 0 < getattr(self, name) < 1)
         for name in ("budget_weight", "distillation", "labels", "noise", "min_tokens"):
             self._check(name, "a number from 0", getattr(self, name) >= 0)
-        known = [name for name in self.inputs_of.split(",") if name]
-        for name in known:
+        for name in self.more_tasks:
             get_task(name)
-        alone = bool(self.labels) or self.task == SHARED
-        self._check("inputs_of", "nothing where labels are used, or for all tasks", not (known and alone))
+        fits = not self.more_tasks or not (self.labels or self.task == SHARED)
+        self._check("inputs_of", "nothing where labels are used, or for all tasks", fits)
         self._check("lowest", "a number above 0, at most 1", 0 < self.lowest <= 1)
         self._check("temperature", "a number above 0", self.temperature > 0)
 
@@ -84,6 +83,11 @@ class RouterConfig:
             raise LabError(
                 got=f"{name}={getattr(self, name)!r}", allowed=allowed, hint="correct it or leave it out"
             )
+
+    @property
+    def more_tasks(self) -> list[str]:
+        """The names in ``inputs_of``."""
+        return [name.strip() for name in self.inputs_of.split(",") if name.strip()]
 
     @property
     def command(self) -> str:

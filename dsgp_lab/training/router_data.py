@@ -62,8 +62,8 @@ def task_source(
     targets = torch.zeros(len(rest) + len(more), rest.task.num_labels)
     if dense is not None and card is not None:
         digest = card["files"][ADAPTER]["sha256"][:12]
-        parts = [task, digest, config.inputs_of.replace(",", "-"), config.seed, config.min_tokens]
-        name = "-".join(str(part) for part in (*parts, config.max_length, len(targets)) if part != "") + ".pt"
+        parts = (task, digest, *config.more_tasks, config.seed, config.min_tokens, config.max_length)
+        name = "-".join(map(str, (*parts, len(targets)))) + ".pt"
         texts = replace(rest, texts=rest.texts + more, labels=rest.labels + (0,) * len(more))
         targets = _dense_logits(cache / name, dense, texts, config)
     encoded += encode(load_tokenizer(), more, config.max_length)
@@ -72,11 +72,19 @@ def task_source(
 
 
 def _unlabelled(own: Examples, config: RouterConfig, limit: int) -> tuple[tuple[str, ...], ...]:
-    """At most `limit` texts of other tasks, pairs cut in two where the own task has single texts."""
+    """At most `limit` texts of other tasks, pairs cut in two where the own task has single texts.
+
+    Texts of the own task's dev sets are left out: GLUE's tasks share sources, and over a hundred pairs of
+    STS-B's dev set are in MRPC's training split.
+    """
+    if not config.more_tasks:
+        return ()
+    judged = [load_examples(own.task.name, split) for split in own.task.dev_splits]
+    seen = {squeezed(text) for examples in judged for texts in examples.texts for text in texts}
+    size = len(own.task.columns)
     texts: list[tuple[str, ...]] = []
-    for name in filter(None, config.inputs_of.split(",")):
+    for name in config.more_tasks:
         found = load_examples(name, "train").texts
-        size = len(own.task.columns)
         if size > len(found[0]):
             raise LabError(
                 got=f"inputs_of={name!r} for {own.task.name}",
@@ -84,7 +92,17 @@ def _unlabelled(own: Examples, config: RouterConfig, limit: int) -> tuple[tuple[
                 hint="name other tasks",
             )
         texts += found if size == len(found[0]) else [(text,) for pair in found for text in pair]
-    return tuple(random.Random(config.seed).sample(texts, max(0, min(limit, len(texts)))))
+    fresh = [each for each in texts if seen.isdisjoint(map(squeezed, each))]
+    return tuple(random.Random(config.seed).sample(fresh, max(0, min(limit, len(fresh)))))
+
+
+def squeezed(text: str) -> str:
+    """Letters and digits alone: the same sentence is spaced and quoted differently in different tasks.
+
+    >>> squeezed("It 's 5 , isn't it ?") == squeezed("It's 5, isn't it?")
+    True
+    """
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _dense_logits(path: Path, dense: Path, examples: Examples, config: RouterConfig) -> Tensor:

@@ -1,0 +1,70 @@
+"""Write the README's table of dense checkpoints from their cards; or check that it is what they say.
+
+python tools/dense_table.py            # write
+python tools/dense_table.py --check    # exit 1 if the table is another
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from dsgp_lab.models import CARD
+from dsgp_lab.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "<!-- dense -->\n", "<!-- /dense -->"
+HEADINGS = (
+    "task",
+    "metric",
+    "development set",
+    "its size",
+    "training examples at hand",
+    "own teaching set",
+)
+
+
+def table() -> str:
+    """The table: a row for each development set, in points of 100."""
+    lines = [HEADINGS, ("---",) * len(HEADINGS)]
+    for task in TASKS:
+        path = ROOT / "data" / "checkpoints" / task / CARD
+        if path.is_file():
+            lines += _rows(json.loads(path.read_text("utf-8")))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _rows(card: dict[str, Any]) -> list[tuple[str, ...]]:
+    data, teaching = card["data"], card.get("teaching")
+    part = f"{data['available']:,}"
+    if data["available"] < data["official"]:
+        part += f" of {data['official']:,}"
+    rows = []
+    for split, found in card["dev"].items():
+        metric = TASKS[card["task"]].metrics[0]
+        name = card["task"] + (", mismatched" if split == "validation_mismatched" else "")
+        value, low, high = (f"{100 * found[metric][key]:.1f}" for key in ("value", "low", "high"))
+        own = f"{100 * teaching[metric]['value']:.1f}" if teaching else ""
+        rows.append((name, metric, f"{value} ({low} to {high})", f"{found['n']:,}", part, own))
+    return rows
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check; the exit code."""
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8")
+    before, rest = text.split(START)
+    written, after = rest.split(END)
+    if arguments == ["--check"]:
+        if written != table():
+            print(f"{readme.name}: the table of dense checkpoints is not what the cards say", file=sys.stderr)
+            return 1
+        return 0
+    readme.write_text(before + START + table() + END + after, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
