@@ -13,13 +13,14 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from dsgp_lab.batching import bucketed_batches, collate, encode
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits, to_predictions
-from dsgp_lab.tasks import Examples, get_task
+from dsgp_lab.tasks import Examples, get_task, load_examples
 from dsgp_lab.training import finetune as finetuning
 from dsgp_lab.training import low_rank
 from dsgp_lab.training.config import FinetuneConfig, learning_rate_at
 from dsgp_lab.training.finetune import finetune, main
 from dsgp_lab.training.held_out import hold_out
 from dsgp_lab.training.loop import LOG, SNAPSHOT, task_loss, train
+from dsgp_lab.training.overlap import dev_texts, without
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "plot", "a", "the", "is", "and", "very"]
 
@@ -314,6 +315,22 @@ def test_another_task_can_start_from_the_adapter(toy_lab):
         low_rank.adapted_model(config(start_from=str(toy_lab)), reviews())
     with pytest.raises(LabError, match=r"without adapter_config\.json"):
         low_rank.whole_model(config(start_from=str(toy_lab), update="full"), reviews())
+
+
+def test_texts_of_dev_sets_are_left_out_on_request(toy_lab):
+    """The first twenty training rows are the dev set."""
+    plain = finetune(config(rank=2, epochs=1), toy_lab / "plain", device="cpu")
+    clean = finetune(config(rank=2, epochs=1, without_texts_of="sst2"), toy_lab / "clean", device="cpu")
+    assert "--without-texts-of sst2" in clean["command"]
+    assert clean["data"]["held_out"] == plain["data"]["held_out"]
+    assert plain["data"]["train"] > clean["data"]["train"] > 0
+    examples = load_examples("sst2", "train")
+    judged = dev_texts(["sst2"])
+    kept = without(examples, judged)
+    assert len(examples) - len(kept) == 20
+    assert kept.texts == examples.texts[20:]
+    with pytest.raises(LabError, match="sst3"):
+        config(without_texts_of="rte,sst3")
 
 
 def test_whole_matrices_end_as_adapters_of_their_change(toy_lab):

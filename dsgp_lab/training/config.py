@@ -11,6 +11,7 @@ import torch
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.tasks import get_task
+from dsgp_lab.training.overlap import names_in
 
 PRECISIONS = ("auto", "bf16", "fp32")
 UPDATES = ("low-rank", "full")
@@ -26,8 +27,9 @@ class FinetuneConfig:
     ``held_out`` examples leave the training split; the best of ``evaluations`` an epoch on them is kept.
     With ``held_out=0`` the last state is kept. ``average`` is the decay per step of a moving average of the
     weights, which is then evaluated and kept in place of the weights (0: no average). ``start_from`` names a
-    checkpoint folder whose adapter is the starting point. ``precision="auto"`` computes in bf16 where the
-    machine has matrix units for it.
+    checkpoint folder whose adapter is the starting point; ``without_texts_of`` tasks, with commas, whose dev
+    sets' texts are left out of training, for a run that models of those tasks will start from.
+    ``precision="auto"`` computes in bf16 where the machine has matrix units for it.
     """
 
     task: str
@@ -47,6 +49,7 @@ class FinetuneConfig:
     average: float = 0.0
     precision: str = "auto"
     update: str = "low-rank"
+    without_texts_of: str = ""
     start_from: str | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +68,8 @@ class FinetuneConfig:
         for name in ("warmup", "label_smoothing", "dropout", "average"):
             self._check(name, "a number from 0, below 1", 0 <= getattr(self, name) < 1)
         self._check("update", ", ".join(UPDATES), self.update in UPDATES)
+        for name in names_in(self.without_texts_of):
+            get_task(name)
         self._check("precision", ", ".join(PRECISIONS), self.precision in PRECISIONS)
 
     def _check(self, name: str, allowed: str, valid: bool) -> None:

@@ -26,6 +26,7 @@ from dsgp_lab.training.config import FinetuneConfig
 from dsgp_lab.training.held_out import hold_out
 from dsgp_lab.training.loop import train
 from dsgp_lab.training.low_rank import adapted_model, to_low_rank, whole_model
+from dsgp_lab.training.overlap import dev_texts, names_in, without
 
 
 def finetune(
@@ -49,6 +50,8 @@ def finetune(
     out = Path(out)
     examples = load_examples(config.task, "train")
     rest, held_out = hold_out(examples, config.held_out, config.seed)
+    if config.without_texts_of:
+        rest = without(rest, dev_texts(names_in(config.without_texts_of)))
     torch.manual_seed(config.seed)
     start = adapted_model if config.update == "low-rank" else whole_model
     model, tokenizer = start(config, examples).to(_device(device)), load_tokenizer()

@@ -10,6 +10,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.router import RouterKind
 from dsgp_lab.tasks import SHARED, get_task
 from dsgp_lab.training.config import UPDATES
+from dsgp_lab.training.overlap import names_in
 
 Regime = Literal["frozen", "joint"]
 
@@ -87,7 +88,7 @@ class RouterConfig:
     @property
     def more_tasks(self) -> list[str]:
         """The names in ``inputs_of``."""
-        return [name.strip() for name in self.inputs_of.split(",") if name.strip()]
+        return names_in(self.inputs_of)
 
     @property
     def command(self) -> str:

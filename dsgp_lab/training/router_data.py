@@ -21,6 +21,7 @@ from dsgp_lab.models import CARD, load_tokenizer
 from dsgp_lab.tasks import Examples, load_examples
 from dsgp_lab.training.config import computes_in_bf16
 from dsgp_lab.training.held_out import HELD_OUT, hold_out
+from dsgp_lab.training.overlap import dev_texts, is_unseen, without
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_loop import Source
 
@@ -34,11 +35,13 @@ def task_source(
     cache: Path,
     limit: int,
     outputs: slice = slice(None),
+    judged: frozenset[str] = frozenset(),
 ) -> tuple[Source, Examples, Examples]:
     """At most `limit` training examples with the logits of the dense checkpoint in folder `dense`.
 
     Also returns the examples themselves and the part held out from the dense model's training. The logits
-    are kept in the folder `cache`. Without `dense`, the targets are 0, for training on labels alone.
+    are kept in the folder `cache`. Without `dense`, the targets are 0, for training on labels alone. Examples
+    with a text among `judged`, squeezed, are left out.
 
     Raises:
         LabError: no example is as long as ``config.min_tokens``.
@@ -47,7 +50,10 @@ def task_source(
     held_out, seed = HELD_OUT[task], 0
     if card is not None:
         held_out, seed = card["settings"]["held_out"], card["settings"]["seed"]
-    rest, held = hold_out(load_examples(task, "train"), held_out, seed)
+    rest, held = (
+        without(part, judged) if judged else part
+        for part in hold_out(load_examples(task, "train"), held_out, seed)
+    )
     encoded = encode(load_tokenizer(), rest.texts, config.max_length)
     long = [i for i, item in enumerate(encoded) if len(item.ids) >= config.min_tokens]
     if not long:
@@ -74,13 +80,11 @@ def task_source(
 def _unlabelled(own: Examples, config: RouterConfig, limit: int) -> tuple[tuple[str, ...], ...]:
     """At most `limit` texts of other tasks, pairs cut in two where the own task has single texts.
 
-    Texts of the own task's dev sets are left out: GLUE's tasks share sources, and over a hundred pairs of
-    STS-B's dev set are in MRPC's training split.
+    Texts of the own task's dev sets are left out.
     """
     if not config.more_tasks:
         return ()
-    judged = [load_examples(own.task.name, split) for split in own.task.dev_splits]
-    seen = {squeezed(text) for examples in judged for texts in examples.texts for text in texts}
+    judged = dev_texts([own.task.name])
     size = len(own.task.columns)
     texts: list[tuple[str, ...]] = []
     for name in config.more_tasks:
@@ -92,17 +96,8 @@ def _unlabelled(own: Examples, config: RouterConfig, limit: int) -> tuple[tuple[
                 hint="name other tasks",
             )
         texts += found if size == len(found[0]) else [(text,) for pair in found for text in pair]
-    fresh = [each for each in texts if seen.isdisjoint(map(squeezed, each))]
+    fresh = [each for each in texts if is_unseen(each, judged)]
     return tuple(random.Random(config.seed).sample(fresh, max(0, min(limit, len(fresh)))))
-
-
-def squeezed(text: str) -> str:
-    """Letters and digits alone: the same sentence is spaced and quoted differently in different tasks.
-
-    >>> squeezed("It 's 5 , isn't it ?") == squeezed("It's 5, isn't it?")
-    True
-    """
-    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _dense_logits(path: Path, dense: Path, examples: Examples, config: RouterConfig) -> Tensor:

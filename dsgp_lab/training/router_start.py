@@ -24,6 +24,7 @@ from dsgp_lab.training.low_rank import (
     low_rank_adapter,
     train_matrices,
 )
+from dsgp_lab.training.overlap import dev_texts
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_data import labelled_batches, long_sample, task_source
 from dsgp_lab.training.router_loop import Source, feature_statistics
@@ -78,13 +79,17 @@ def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start
     """All tasks but WNLI in one encoder: fresh, from a checkpoint of the shared encoder, or from the adapter
     of one task's checkpoint.
 
-    Every task's targets are the logits of its own dense checkpoint, unless there is no distillation.
+    Every task's targets are the logits of its own dense checkpoint, unless there is no distillation. Of each
+    task's training split, examples with a text of another task's dev set are left out.
     """
     home = data_folder() / "checkpoints" if config.distillation else None
     shared = dense if dense is not None and _is_shared(dense) else None
     sources, held_out, calibration, scores = [], [], [], []
+    dev = {task: dev_texts([task]) for task in shared_outputs()}
     for task, outputs in shared_outputs().items():
-        source, examples, held = task_source(task, home and home / task, config, cache, SHARED_LIMIT, outputs)
+        judged = frozenset().union(*(texts for other, texts in dev.items() if other != task))
+        folder = home and home / task
+        source, examples, held = task_source(task, folder, config, cache, SHARED_LIMIT, outputs, judged)
         sources.append(source)
         held_out += labelled_batches(load_tokenizer(), held.sample(min(len(held), 128)))
         batches = labelled_batches(load_tokenizer(), long_sample(examples, 128))
