@@ -159,7 +159,9 @@ class DynamicPruner:
         real, mask, both = lengths(inputs), Mask.stack(masks), torch.stack(scores)
         macs = torch.tensor([router.macs(self.cost, int(n)) for n in real])
         heads, blocks = both[..., : self.cost.num_heads], both[..., self.cost.num_heads :]
-        sensitivity = Sensitivity(heads, blocks, "router", macs, score, oracle=False)
+        sensitivity = Sensitivity(
+            heads, blocks, "router" if router.sees_input else "twin", macs, score, oracle=False
+        )
         return PrunedBatch(
             logits=torch.cat(logits),
             dense_logits=dense_logits,

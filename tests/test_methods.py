@@ -12,6 +12,7 @@ from toys import WORDS, toy_anatomy, toy_model, toy_tokenizer
 
 from dsgp_lab import Lab, LabError
 from dsgp_lab.checkpoints import update_card
+from dsgp_lab.cost import CostModel
 from dsgp_lab.evaluate.cell import Cell
 from dsgp_lab.evaluate.cell_files import read_cells
 from dsgp_lab.evaluate.dense import to_predictions
@@ -21,7 +22,7 @@ from dsgp_lab.evaluate.run_cell import run_cell
 from dsgp_lab.evaluate.sweep import sweep
 from dsgp_lab.evaluate.sweep_plan import plan_cells
 from dsgp_lab.regimes import ROUTER, trained_folder
-from dsgp_lab.router import Router, RouterShape
+from dsgp_lab.router import Planner, Router, RouterShape
 from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Random
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import Examples, get_task, load_teaching
@@ -64,9 +65,23 @@ def test_every_method_runs_within_its_budget(toy: SubNetwork) -> None:
     assert runs["dense"].shares.tolist() == [1.0] * 12
     expected = predict_masked(toy, tokenizer, examples, mismatched(runs["router"].masks, 3))
     assert torch.equal(runs["mismatched"].logits, expected.logits)
+    cost = CostModel.of(toy.anatomy)
+    own = [router.macs(cost, n) / float(cost.dense(torch.tensor([n]))[0]) for n in expected.lengths.tolist()]
+    assert torch.allclose(runs["mismatched"].shares - expected.shares, torch.tensor(own), atol=1e-6)
     again = predict("mismatched", router, toy, tokenizer, examples, 0.5, seed=3, routed=runs["router"])
     assert torch.equal(again.logits, expected.logits)
     assert len({run.logits.numpy().tobytes() for run in runs.values()}) > 6
+
+
+def test_the_twin_decides_once_for_all_examples(toy: SubNetwork) -> None:
+    tokenizer, examples, twin = toy_tokenizer(), texts(12), toy_router(toy, constant=True)
+    together = predict_pruned(toy, tokenizer, examples, twin, 0.5)
+    assert len(together.masks.groups()) == 1
+    planner = Planner(twin, 0.5)
+    for i in range(3):
+        inputs = labelled_batches(tokenizer, examples.take([i]))[0][0]
+        assert torch.allclose(toy.run(inputs, planner)[0], together.logits[i], atol=1e-5)
+        assert torch.equal(planner.mask.heads, together.masks[[i]].heads)
 
 
 def test_what_methods_are_made_of(toy: SubNetwork) -> None:

@@ -243,7 +243,7 @@ def test_a_cell_under_another_name_or_of_another_format(
     right = cell_path(tmp_path, few[1])
     write_cell(fake_run(few[1]), right)
     monkeypatch.setattr(cell_files, "FORMAT", 99)
-    with pytest.raises(LabError, match=r"a cell of format 1\. Allowed: format 99"):
+    with pytest.raises(LabError, match=r"a cell of format \d+\. Allowed: format 99"):
         read_cell(right)
 
 
@@ -282,17 +282,34 @@ def gone() -> int:
     return process.pid
 
 
-@pytest.mark.parametrize("case", ["dead", "old", "old and unreadable", "alive", "elsewhere", "half written"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "dead",
+        "outdated",
+        "old and elsewhere",
+        "old and unreadable",
+        "old",
+        "alive",
+        "elsewhere",
+        "half written",
+    ],
+)
 def test_only_stale_claims_are_taken_over(tmp_path: Path, case: str) -> None:
     path, claim = tmp_path / "abc.parquet", tmp_path / "abc.claim"
-    host = "another.host" if case == "elsewhere" else cell_files.socket.gethostname()
-    owner = {"pid": gone() if case in ("dead", "elsewhere") else os.getpid(), "host": host, "time": 0.0}
+    host = "another.host" if case.endswith("elsewhere") else cell_files.socket.gethostname()
+    owner = {
+        "pid": gone() if case == "dead" or case.endswith("elsewhere") else os.getpid(),
+        "host": host,
+        "time": 0.0,
+    }
     claim.write_text("{" if case in ("old and unreadable", "half written") else json.dumps(owner), "utf-8")
-    if case.startswith("old"):
-        before = time.time() - cell_files.STALE_SECONDS - 60
+    if case.startswith(("old", "outdated")):
+        age = cell_files.STALE_SECONDS if case.startswith("old") else cell_files.OUTDATED_SECONDS
+        before = time.time() - age - 60
         os.utime(claim, (before, before))
     with claimed(path) as mine:
-        assert mine == (case in ("dead", "old", "old and unreadable"))
+        assert mine == (case in ("dead", "outdated", "old and elsewhere", "old and unreadable"))
     assert claim.exists() != mine
 
 

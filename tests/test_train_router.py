@@ -132,7 +132,7 @@ def test_one_encoder_for_all_tasks(glue, quick, tmp_path):
         "glue", regime="joint", lowest=1.0, noise=0.0, distillation=0.0, labels=1.0, steps=2, batch_size=4
     )
     card = train_router(dense, tmp_path / "dense")
-    # 34 after the held-out ones; row 0 of the pair tasks and of the single ones stands in each other's dev set
+    # 34 after the held-out ones; row 0 of each task stands in other tasks' dev sets
     assert set(card["data"].values()) == {33}
     root = tmp_path / "root"
     target = trained_folder("rte", "shared", root=root)
@@ -176,6 +176,8 @@ def test_texts_of_other_tasks_are_added_without_labels(glue, tmp_path):
     assert len(source.encoded) == 60
     with pytest.raises(LabError, match="tasks with 2 texts"):
         router_data.task_source("stsb", None, replace(config, inputs_of="sst2"), tmp_path, limit=60)
+    with pytest.raises(LabError, match='"joint", where update or rank are set'):
+        RouterConfig("stsb", update="full")
     assert RouterConfig("stsb", inputs_of="qqp, mrpc").more_tasks == ["qqp", "mrpc"]
     with pytest.raises(LabError, match="inputs_of='rte'"):
         RouterConfig("glue", inputs_of="rte")

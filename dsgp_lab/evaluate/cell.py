@@ -28,7 +28,7 @@ from dsgp_lab.tasks import GLUE_FOLDER_VARIABLE, data_folder, get_task, load_exa
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 """Version of what a cell computes and stores: raise it when either changes, and all cells are made anew."""
 
 TEACHING = "teaching"

@@ -19,7 +19,10 @@ RECORD = b"dsgp_lab"
 """Key of the record in a file's schema metadata."""
 
 STALE_SECONDS = 30 * 60
-"""Age at which a claim counts for nothing, whatever has become of the process that made it."""
+"""Age at which a claim of another machine's process counts for nothing, whatever has become of it."""
+
+OUTDATED_SECONDS = 24 * 3600
+"""The same for a process of this machine that is alive: its number may have gone to another process."""
 
 
 def cell_path(folder: Path, cell: Cell) -> Path:
@@ -99,7 +102,7 @@ def claimed(path: Path) -> Iterator[bool]:
     """Claim the cell whose result belongs at `path` for this process; gives False if another one works on it.
 
     The claim is a file beside it that only one process can create. Claims of processes that are gone, or
-    older than `STALE_SECONDS`, are taken over. Two that take over the same claim in the same instant may
+    too old, are taken over. Two that take over the same claim in the same instant may
     both work on the cell: that costs time, and the results are equal.
     """
     claim = path.with_suffix(".claim")
@@ -133,8 +136,9 @@ def _stale(claim: Path) -> bool:
     except FileNotFoundError:
         return True  # released in this moment
     owner = _read(claim)
-    here = owner is not None and owner["host"] == socket.gethostname()
-    return age > STALE_SECONDS or (here and owner is not None and not _alive(owner["pid"]))
+    if owner is None or owner["host"] != socket.gethostname():
+        return age > STALE_SECONDS
+    return age > OUTDATED_SECONDS or not _alive(owner["pid"])
 
 
 def _read(claim: Path) -> dict[str, Any] | None:

@@ -6,12 +6,15 @@ All run through the same compacted model within the same budget, so that they di
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.pruned import PrunedPredictions, mismatched, predict_masked, predict_pruned
 from dsgp_lab.mask import Mask
@@ -138,15 +141,19 @@ def predict(
     """Run a method over examples within `keep` of the encoder's MACs; `made` is what `make_method` gave.
 
     "dense" runs every unit whatever `keep` says. "mismatched" permutes the router's masks by `seed`; they are
-    those of `routed`, the router's own predictions, or made first. Its shares are those of the masks alone,
-    without the router's own MACs.
+    those of `routed`, the router's own predictions, or made first. The router's own MACs count there too.
     """
     if made is None:
         return predict_masked(subnetwork, tokenizer, examples, Mask.full(subnetwork.anatomy))
     if name != MISMATCHED:
         return predict_pruned(subnetwork, tokenizer, examples, made, keep)
     routed = routed or predict_pruned(subnetwork, tokenizer, examples, made, keep)
-    return predict_masked(subnetwork, tokenizer, examples, mismatched(routed.masks, seed))
+    swapped = predict_masked(subnetwork, tokenizer, examples, mismatched(routed.masks, seed))
+    cost = CostModel.of(subnetwork.anatomy)
+    own = torch.tensor(
+        [made.macs(cost, n) if isinstance(made, Router) else 0 for n in swapped.lengths.tolist()]
+    )
+    return replace(swapped, shares=swapped.shares + own / cost.dense(swapped.lengths))
 
 
 def _static(scorer: Scorer, anatomy: Anatomy, batches: Batches) -> Constant:

@@ -47,8 +47,9 @@ def predict_pruned(
 ) -> PrunedPredictions:
     """Run every example under `method` within `keep` of the encoder's MACs.
 
-    A router decides as the model runs, so its examples run one by one; scorers score and run batches of
-    examples of like length, those with equal masks together. Scores that need labels get none.
+    A router decides as the model runs, so its examples run one by one; its static twin decides once, and
+    scorers score and run batches of examples of like length, those with equal masks together. Scores that
+    need labels get none.
 
     Raises:
         LabError: an empty split, or a budget that is no share.
@@ -57,6 +58,8 @@ def predict_pruned(
     encoded = _encoded(tokenizer, examples, max_length)
     cost = CostModel.of(subnetwork.anatomy)
     planner = Planner(method, keep) if isinstance(method, Router) else None
+    if planner is not None and isinstance(method, Router) and not method.sees_input:
+        return predict_masked(subnetwork, tokenizer, examples, planner.mask, max_length)
 
     def batch(inputs: Inputs) -> tuple[Tensor, Mask, Tensor]:
         real = lengths(inputs)

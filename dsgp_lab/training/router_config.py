@@ -76,6 +76,8 @@ class RouterConfig:
             get_task(name)
         fits = not self.more_tasks or not (self.labels or self.task == SHARED)
         self._check("inputs_of", "nothing where labels are used, or for all tasks", fits)
+        trains = self.regime == "joint" or (self.update == "low-rank" and self.rank == 32)
+        self._check("regime", '"joint", where update or rank are set', trains)
         self._check("lowest", "a number above 0, at most 1", 0 < self.lowest <= 1)
         self._check("temperature", "a number above 0", self.temperature > 0)
 
