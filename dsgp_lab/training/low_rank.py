@@ -117,11 +117,37 @@ def in_one_product(adapted: Any) -> Any:
 
 def _sum_first(layer: Any, x: Tensor) -> Tensor:
     plain = layer.get_base_layer()
-    # small, and exact: only the product with the activations may run in bf16
-    with torch.autocast(x.device.type, enabled=False):
-        left, right = layer.lora_B["default"].weight, layer.lora_A["default"].weight
-        weight = torch.addmm(plain.weight, left, right, alpha=layer.scaling["default"])
-    return functional.linear(x, weight, plain.bias)
+    left, right = layer.lora_B["default"].weight, layer.lora_A["default"].weight
+    return _Adapted.apply(x, plain.weight, plain.bias, left, right, layer.scaling["default"])
+
+
+class _Adapted(torch.autograd.Function):
+    """x -> x (W + s B A)^T + bias, where B and A alone get gradients.
+
+    Left to autograd, the gradient of the sum would be a full matrix, a product as large as the forward one;
+    those of B and A need only products of the adapter's rank.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, plain: Tensor, bias: Tensor, left: Tensor, right: Tensor, scaling: float
+    ) -> Tensor:
+        # small, and exact: only the product with the activations may run in bf16
+        with torch.autocast(x.device.type, enabled=False):
+            weight = torch.addmm(plain, left, right, alpha=scaling)
+        out = functional.linear(x, weight, bias)
+        ctx.save_for_backward(x.to(out.dtype), weight.to(out.dtype), left, right)
+        ctx.scaling = scaling
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, left, right = ctx.saved_tensors
+        rows, gradient = x.flatten(0, -2), gradients[0].flatten(0, -2)
+        of_x = (gradient @ weight).view_as(x) if ctx.needs_input_grad[0] else None
+        of_left = gradient.T @ (rows @ right.T.to(x.dtype))
+        of_right = (gradient @ left.to(x.dtype)).T @ rows
+        return of_x, None, None, of_left.float() * ctx.scaling, of_right.float() * ctx.scaling, None
 
 
 def _base(config: FinetuneConfig, examples: Examples) -> Any:
