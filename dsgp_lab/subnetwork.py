@@ -1,6 +1,7 @@
 """SubNetwork: the model cut to a mask, physically smaller, so that a pruned run takes less time.
 
-The units a mask keeps are run as a few products on views of the packed weights (see `packed`).
+The units a mask keeps are run as a few products on views of the packed weights (see `packed`), or as one on a
+copy where the mask has come before.
 The dense run through the same code, with all units in one run, is the lean baseline.
 """
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.copies import Copies
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.packed import LayerSelection, PackedLayer, PartSelection, pack
@@ -53,7 +55,8 @@ class SubNetwork:
         self.anatomy = Anatomy.of(model)
         _refuse_training(self.anatomy)
         layers = zip(self.anatomy.layers, self.anatomy.order, strict=True)
-        self.packed = tuple(pack(layer, self.anatomy, order) for layer, order in layers)
+        self.copies: Copies[PartSelection] = Copies(_packed_bytes(self.anatomy))
+        self.packed = tuple(pack(layer, self.anatomy, order, self.copies) for layer, order in layers)
         self._watched = [weight for layer in self.anatomy.layers for weight in _weights(layer)]
         self._versions = self._weight_versions()
         self._whole = self.select(Mask.full(self.anatomy))
@@ -168,6 +171,11 @@ def _project(rows: Tensor, kept: PartSelection) -> Tensor:
 def _weights(layer: LayerParts) -> list[Tensor]:
     linears = (layer.query, layer.key, layer.value, layer.attention_out, layer.ffn_in, layer.ffn_out)
     return [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
+
+
+def _packed_bytes(anatomy: Anatomy) -> int:
+    """Bytes of all layers' weights: copies of kept weights may take as much again."""
+    return sum(tensor.nbytes for layer in anatomy.layers for tensor in _weights(layer))
 
 
 def _rows(inputs: Inputs, rows: list[int]) -> dict[str, Tensor]:
