@@ -127,14 +127,19 @@ class PackedPart:
     def _views(self, kept: tuple[bool, ...]) -> PartSelection:
         pieces, units = [], 0
         for run in runs(kept):
-            views = self.views.get(run)
-            if views is None:
-                views = self.views[run] = self._view(*run)
+            views = self.run(run)
             end = units + run[1] - run[0]
             place_in = slice(units * self.unit_in, end * self.unit_in)
             pieces.append(Piece(views, place_in, slice(units * self.unit_out, end * self.unit_out)))
             units = end
         return PartSelection(tuple(pieces), units * self.unit_in)
+
+    def run(self, run: Run) -> Views:
+        """The weights of one run of units."""
+        views = self.views.get(run)
+        if views is None:
+            views = self.views[run] = self._view(*run)
+        return views
 
     def _view(self, start: int, stop: int) -> Views:
         columns = slice(start * self.unit_in, stop * self.unit_in)

@@ -15,9 +15,10 @@ from dsgp_lab.cost import CostModel, Macs
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import Scope, check_keep, plan_mask
 from dsgp_lab.report import Report
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import BatchPlanner, Planner, Router
 from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths, make_scorer
 from dsgp_lab.subnetwork import SubNetwork
+from dsgp_lab.together import run_together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -97,6 +98,7 @@ class DynamicPruner:
         self.keep = check_keep(keep)
         self.scope: Scope = scope
         self.floor = floor
+        self._planned: tuple[float, Planner] | None = None
 
     def __call__(self, inputs: Inputs, keep: float | None = None) -> PrunedBatch:
         """Score, plan, select and run a batch; then run it densely for comparison.
@@ -142,26 +144,28 @@ class DynamicPruner:
         )
 
     def _routed(self, inputs: Inputs, router: Router, keep: float) -> PrunedBatch:
-        """A batch under a router: each input alone, decisions taken as it runs."""
-        planner = Planner(router, keep)
-        logits, masks, scores = [], [], []
-        score = 0.0
+        """A batch under a router, which decides layer by layer as the batch runs."""
+        planner: Planner | BatchPlanner
         start = time.perf_counter()
-        for row in range(len(inputs["input_ids"])):
-            logits.append(self.subnetwork.run({k: v[row : row + 1] for k, v in inputs.items()}, planner))
-            masks.append(planner.mask)
-            scores.append(torch.sigmoid(planner.logits))
-            score += planner.seconds
+        if len(inputs["input_ids"]) == 1:
+            planner = self._planner(router, keep)
+            logits = self.subnetwork.run(inputs, planner)
+            scores = torch.sigmoid(planner.logits)[None]
+        else:
+            planner = BatchPlanner(router, keep)
+            logits = run_together(self.subnetwork, inputs, planner)
+            scores = torch.sigmoid(planner.logits)
+        score = planner.seconds
         run = time.perf_counter() - start - score
         start = time.perf_counter()
         dense_logits = self.subnetwork.dense(inputs)
         dense = time.perf_counter() - start
-        real, mask, both = lengths(inputs), Mask.stack(masks), torch.stack(scores)
+        real, mask = lengths(inputs), planner.mask
         macs = torch.tensor([router.macs(self.cost, int(n)) for n in real])
-        heads, blocks = both[..., : self.cost.num_heads], both[..., self.cost.num_heads :]
+        heads, blocks = scores[..., : self.cost.num_heads], scores[..., self.cost.num_heads :]
         sensitivity = Sensitivity(heads, blocks, "router", macs, score, oracle=False)
         return PrunedBatch(
-            logits=torch.cat(logits),
+            logits=logits,
             dense_logits=dense_logits,
             sensitivity=sensitivity,
             mask=mask,
@@ -169,6 +173,12 @@ class DynamicPruner:
             timings=Timings(*(1e3 * seconds for seconds in (score, 0.0, 0.0, run, dense))),
             groups=len(mask.groups()),
         )
+
+    def _planner(self, router: Router, keep: float) -> Planner:
+        """The planner of a budget, whose folded weights are kept for the next input."""
+        if self._planned is None or self._planned[0] != keep:
+            self._planned = keep, Planner(router, keep)
+        return self._planned[1]
 
     def _macs(self, sensitivity: Sensitivity, mask: Mask, real: Tensor) -> tuple[Macs, ...]:
         kept = self.cost.masked(mask, real).tolist()
