@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.cost import CostModel, Macs
+from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import Scope, check_keep, plan_mask
 from dsgp_lab.report import Report
@@ -76,8 +77,8 @@ class PrunedBatch:
 class DynamicPruner:
     """Prunes a model for every input anew: the product path whose accuracy and time are reported.
 
-    `keep` is the share of the encoder's MACs that may run (see `plan_mask`), `scorer` a name, a Scorer, or
-    a Router, which decides as the model runs and meets the budget on average.
+    `keep` is the share of the encoder's MACs that may run, or a `LatencyBudget` (see `plan_mask`), `scorer`
+    a name, a Scorer, or a Router, which decides as the model runs and meets the budget on average.
     The model is never changed, so several pruners may share one.
     """
 
@@ -85,7 +86,7 @@ class DynamicPruner:
         self,
         model: PreTrainedModel | Anatomy | SubNetwork,
         scorer: str | Scorer | Router = "first_order",
-        keep: float = 0.6,
+        keep: float | LatencyBudget = 0.6,
         scope: Scope = "global",
         floor: int = 0,
     ) -> None:
@@ -95,7 +96,7 @@ class DynamicPruner:
         self.scorer = scorer if isinstance(scorer, Router) else make_scorer(scorer)
         if isinstance(self.scorer, Router):
             self.scorer.check_fits(self.anatomy)
-        self.keep = check_keep(keep)
+        self.keep = keep if isinstance(keep, LatencyBudget) else check_keep(keep)
         self.scope: Scope = scope
         self.floor = floor
         self._planned: tuple[float, Planner] | None = None
@@ -106,7 +107,9 @@ class DynamicPruner:
         `keep` replaces the pruner's own budget for this batch.
         """
         if isinstance(self.scorer, Router):
-            return self._routed(inputs, self.scorer, self.keep if keep is None else check_keep(keep))
+            return self._routed(
+                inputs, self.scorer, self._share(inputs) if keep is None else check_keep(keep)
+            )
         marks = [time.perf_counter()]
 
         def mark() -> None:
@@ -173,6 +176,12 @@ class DynamicPruner:
             timings=Timings(*(1e3 * seconds for seconds in (score, 0.0, 0.0, run, dense))),
             groups=len(mask.groups()),
         )
+
+    def _share(self, inputs: Inputs) -> float:
+        """The budget as a share of MACs; under a latency budget, one with which the longest input fits."""
+        if not isinstance(self.keep, LatencyBudget):
+            return self.keep
+        return self.keep.share(int(lengths(inputs).max()))
 
     def _planner(self, router: Router, keep: float) -> Planner:
         """The planner of a budget, whose folded weights are kept for the next input."""
