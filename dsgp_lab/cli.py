@@ -35,6 +35,9 @@ def analyze(
     ] = "first_order",
     task: Task = "sst2",
     model: Model = None,
+    at_most: Annotated[
+        str | None, typer.Option(help='Budget in time instead: "4 ms", "0.6 of dense" (after calibrate).')
+    ] = None,
 ) -> None:
     """Score a text, cut the model to it, run both."""
     from rich.console import Console
@@ -47,11 +50,33 @@ def analyze(
     lab = Lab.from_pretrained(model) if model else Lab(task)
     given = text if pair is None else (text, pair)
     with threads(1):  # many threads gain nothing at this size and lose much where other programs run
-        lab.prune(given, keep, scorer)  # a first run warms the machine up; the second is printed
-        run = lab.prune(given, keep, scorer)
+        lab.prune(given, keep, scorer, at_most=at_most)  # warms the machine up; the second run is printed
+        run = lab.prune(given, keep, scorer, at_most=at_most)
     console = Console(highlight=False)
     console.print(Text(str(run)), soft_wrap=True)
     console.print(unit_map(run.sensitivity, run.mask))
+
+
+@app.command()
+def calibrate(
+    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
+    seconds: Annotated[float, typer.Option(min=1, help="Time to take, in all.")] = 60.0,
+    task: Task = "sst2",
+    model: Model = None,
+    out: Annotated[Path | None, typer.Option(help="File to write instead of the user's cache.")] = None,
+) -> None:
+    """Measure what heads and blocks cost on this machine, for budgets in time."""
+    from functools import partial
+
+    from dsgp_lab.calibration import calibrate as measure
+    from dsgp_lab.evaluate.latency import threads as using
+    from dsgp_lab.lab import Lab
+
+    lab = Lab.from_pretrained(model) if model else Lab(task)
+    with using(threads):
+        table = measure(lab.subnetwork, seconds=seconds, say=partial(typer.echo, err=True))
+    typer.echo(str(table))
+    typer.echo(f"Written to {table.save(out)}.", err=True)
 
 
 @app.command()

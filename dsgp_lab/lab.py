@@ -15,8 +15,10 @@ from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.batching import collate, encode
+from dsgp_lab.calibration import CostTable
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
+from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.models import TaskModel, load_pretrained
 from dsgp_lab.plan import Scope
 from dsgp_lab.pruner import DynamicPruner
@@ -57,6 +59,7 @@ class Lab:
         self.anatomy = Anatomy.of(self.model, block_size, source.neuron_order)
         self.cost = CostModel.of(self.anatomy)
         self.subnetwork = SubNetwork(self.anatomy)
+        self._tables: dict[int, CostTable | None] = {}
         self.max_tokens = _max_tokens(self.model, self.tokenizer)
 
     @classmethod
@@ -127,11 +130,17 @@ class Lab:
         scorer: str | Scorer | Router = "first_order",
         scope: Scope = "global",
         floor: int = 0,
+        at_most: str | None = None,
     ) -> PrunedRun:
-        """Score, plan, cut and run one text within a share `keep` of the encoder's MACs (see `plan_mask`)."""
+        """Score, plan, cut and run one text within a share `keep` of the encoder's MACs (see `plan_mask`).
+
+        `at_most` is a budget in time instead, "4 ms" or "0.6 of dense"; it needs `dsgp-lab calibrate`.
+        """
         inputs = self.encode([text])
-        pruner = DynamicPruner(self.subnetwork, self.scorer(scorer), keep, scope, floor)
+        budget = keep if at_most is None else LatencyBudget.parse(at_most, self.cost_table())
+        pruner = DynamicPruner(self.subnetwork, self.scorer(scorer), budget, scope, floor)
         batch = pruner(inputs)
+        table = self._cost_table_or_none()
         return PrunedRun(
             text=text,
             tokens=tuple(self.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())),
@@ -143,7 +152,21 @@ class Lab:
             macs=batch.macs[0],
             timings=batch.timings,
             notices=self._notices(text, inputs),
+            predicted_ms=None if table is None else table.predict(batch.mask, inputs["input_ids"].shape[1]),
         )
+
+    def cost_table(self) -> CostTable:
+        """Measured costs of the machine at hand, for torch's threads; LabError says how to get them."""
+        return CostTable.load(self.subnetwork)
+
+    def _cost_table_or_none(self) -> CostTable | None:
+        threads = torch.get_num_threads()
+        if threads not in self._tables:
+            try:
+                self._tables[threads] = self.cost_table()
+            except LabError:
+                self._tables[threads] = None
+        return self._tables[threads]
 
     def heatmap(
         self,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
+from dsgp_lab.latency_budget import LatencyBudget, plan_latency
 from dsgp_lab.mask import Mask
 from dsgp_lab.sensitivity.base import Sensitivity
 
@@ -42,17 +43,26 @@ def plan_mask(
     sensitivity: Sensitivity,
     cost: CostModel,
     lengths: Tensor,
-    keep: float,
+    keep: float | LatencyBudget,
     scope: Scope = "global",
     floor: int = 0,
 ) -> Mask:
     """The mask of each input within `keep` of the dense encoder's MACs at its real length.
 
+    A `LatencyBudget` as `keep` limits the predicted time instead (see `plan_latency`).
     `lengths` [batch] counts real tokens. `scope="global"` ranks all units of the model together;
     `"layer"` gives each layer the same share, for scores that do not compare across layers.
     `floor` units of each kind are kept in every layer whatever their score.
     Raises LabError for a budget that is no share, or that the scorer or the floor alone exceeds.
     """
+    if isinstance(keep, LatencyBudget):
+        if scope != "global" or floor:
+            raise LabError(
+                got=f"scope={scope!r} and floor={floor!r} with a latency budget",
+                allowed="scope='global' and floor=0",
+                hint="leave both out, or give a budget in MACs",
+            )
+        return plan_latency(sensitivity, keep, lengths)
     check_keep(keep)
     if scope not in get_args(Scope):
         raise LabError(

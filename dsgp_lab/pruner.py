@@ -12,12 +12,14 @@ from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.cost import CostModel, Macs
+from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import Scope, check_keep, plan_mask
 from dsgp_lab.report import Report
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import BatchPlanner, Planner, Router
 from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths, make_scorer
 from dsgp_lab.subnetwork import SubNetwork
+from dsgp_lab.together import run_together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,8 +77,8 @@ class PrunedBatch:
 class DynamicPruner:
     """Prunes a model for every input anew: the product path whose accuracy and time are reported.
 
-    `keep` is the share of the encoder's MACs that may run (see `plan_mask`), `scorer` a name, a Scorer, or
-    a Router, which decides as the model runs and meets the budget on average.
+    `keep` is the share of the encoder's MACs that may run, or a `LatencyBudget` (see `plan_mask`), `scorer`
+    a name, a Scorer, or a Router, which decides as the model runs and meets the budget on average.
     The model is never changed, so several pruners may share one.
     """
 
@@ -84,7 +86,7 @@ class DynamicPruner:
         self,
         model: PreTrainedModel | Anatomy | SubNetwork,
         scorer: str | Scorer | Router = "first_order",
-        keep: float = 0.6,
+        keep: float | LatencyBudget = 0.6,
         scope: Scope = "global",
         floor: int = 0,
     ) -> None:
@@ -94,9 +96,10 @@ class DynamicPruner:
         self.scorer = scorer if isinstance(scorer, Router) else make_scorer(scorer)
         if isinstance(self.scorer, Router):
             self.scorer.check_fits(self.anatomy)
-        self.keep = check_keep(keep)
+        self.keep = keep if isinstance(keep, LatencyBudget) else check_keep(keep)
         self.scope: Scope = scope
         self.floor = floor
+        self._planned: tuple[float, Planner] | None = None
 
     def __call__(self, inputs: Inputs, keep: float | None = None) -> PrunedBatch:
         """Score, plan, select and run a batch; then run it densely for comparison.
@@ -104,7 +107,9 @@ class DynamicPruner:
         `keep` replaces the pruner's own budget for this batch.
         """
         if isinstance(self.scorer, Router):
-            return self._routed(inputs, self.scorer, self.keep if keep is None else check_keep(keep))
+            return self._routed(
+                inputs, self.scorer, self._share(inputs) if keep is None else check_keep(keep)
+            )
         marks = [time.perf_counter()]
 
         def mark() -> None:
@@ -142,28 +147,29 @@ class DynamicPruner:
         )
 
     def _routed(self, inputs: Inputs, router: Router, keep: float) -> PrunedBatch:
-        """A batch under a router: each input alone, decisions taken as it runs."""
-        planner = Planner(router, keep)
-        logits, masks, scores = [], [], []
-        score = 0.0
+        """A batch under a router, which decides layer by layer as the batch runs."""
+        planner: Planner | BatchPlanner
         start = time.perf_counter()
-        for row in range(len(inputs["input_ids"])):
-            logits.append(self.subnetwork.run({k: v[row : row + 1] for k, v in inputs.items()}, planner))
-            masks.append(planner.mask)
-            scores.append(torch.sigmoid(planner.logits))
-            score += planner.seconds
+        if len(inputs["input_ids"]) == 1:
+            planner = self._planner(router, keep)
+            logits = self.subnetwork.run(inputs, planner)
+            scores = torch.sigmoid(planner.logits)[None]
+        else:
+            planner = BatchPlanner(router, keep)
+            logits = run_together(self.subnetwork, inputs, planner)
+            scores = torch.sigmoid(planner.logits)
+        score = planner.seconds
         run = time.perf_counter() - start - score
         start = time.perf_counter()
         dense_logits = self.subnetwork.dense(inputs)
         dense = time.perf_counter() - start
-        real, mask, both = lengths(inputs), Mask.stack(masks), torch.stack(scores)
+        real, mask = lengths(inputs), planner.mask
         macs = torch.tensor([router.macs(self.cost, int(n)) for n in real])
-        heads, blocks = both[..., : self.cost.num_heads], both[..., self.cost.num_heads :]
-        sensitivity = Sensitivity(
-            heads, blocks, "router" if router.sees_input else "twin", macs, score, oracle=False
-        )
+        heads, blocks = scores[..., : self.cost.num_heads], scores[..., self.cost.num_heads :]
+        name = "router" if router.sees_input else "twin"
+        sensitivity = Sensitivity(heads, blocks, name, macs, score, oracle=False)
         return PrunedBatch(
-            logits=torch.cat(logits),
+            logits=logits,
             dense_logits=dense_logits,
             sensitivity=sensitivity,
             mask=mask,
@@ -171,6 +177,18 @@ class DynamicPruner:
             timings=Timings(*(1e3 * seconds for seconds in (score, 0.0, 0.0, run, dense))),
             groups=len(mask.groups()),
         )
+
+    def _share(self, inputs: Inputs) -> float:
+        """The budget as a share of MACs; under a latency budget, one with which the longest input fits."""
+        if not isinstance(self.keep, LatencyBudget):
+            return self.keep
+        return self.keep.share(int(lengths(inputs).max()))
+
+    def _planner(self, router: Router, keep: float) -> Planner:
+        """The planner of a budget, whose folded weights are kept for the next input."""
+        if self._planned is None or self._planned[0] != keep:
+            self._planned = keep, Planner(router, keep)
+        return self._planned[1]
 
     def _macs(self, sensitivity: Sensitivity, mask: Mask, real: Tensor) -> tuple[Macs, ...]:
         kept = self.cost.masked(mask, real).tolist()

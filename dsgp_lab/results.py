@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dsgp_lab.cost import Macs
+from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
 from dsgp_lab.pruner import Timings
 from dsgp_lab.report import Report
@@ -58,11 +59,13 @@ class PrunedRun:
     """One text through the whole line: scores, mask, the cut model's prediction, beside the dense one.
 
     sensitivity and mask are batches of 1: heads [1, layers, heads], blocks [1, layers, blocks].
+    keep is the share of MACs that was allowed, or the latency budget; predicted_ms is what the machine's cost
+    table says the cut model takes, None where the machine was not calibrated.
     """
 
     text: Text
     tokens: tuple[str, ...]
-    keep: float
+    keep: float | LatencyBudget
     prediction: Prediction
     dense: Prediction
     sensitivity: Sensitivity
@@ -70,6 +73,7 @@ class PrunedRun:
     macs: Macs
     timings: Timings
     notices: tuple[str, ...] = ()
+    predicted_ms: float | None = None
 
     @property
     def agrees(self) -> bool:
@@ -91,10 +95,14 @@ class PrunedRun:
             ("neuron blocks that ran", f"{int(blocks.sum())} of {blocks.numel()}"),
             (
                 "encoder MACs that ran",
-                f"{self.macs.kept / self.macs.dense:.3f} of dense, budget {self.keep:g}",
+                f"{self.macs.kept / self.macs.dense:.3f} of dense, budget {_budget(self.keep)}",
             ),
             ("scorer", f"{self.sensitivity.scorer}, {own:.3f} of the dense MACs{oracle}"),
-            ("time of the cut model", f"{self.timings.run:.2f} ms, dense {self.timings.dense:.2f} ms"),
+            (
+                "time of the cut model",
+                f"{self.timings.run:.2f} ms, dense {self.timings.dense:.2f} ms"
+                + ("" if self.predicted_ms is None else f", predicted {self.predicted_ms:.2f} ms"),
+            ),
             (
                 "time of the steps before",
                 f"score {self.timings.score:.2f}, plan {self.timings.plan:.2f},"
@@ -111,6 +119,10 @@ class PrunedRun:
 
     def _repr_html_(self) -> str:
         return self.report().html()
+
+
+def _budget(keep: float | LatencyBudget) -> str:
+    return f"at most {keep}" if isinstance(keep, LatencyBudget) else f"{keep:g}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.models import unreadable
 from dsgp_lab.subnetwork import Kept
+from dsgp_lab.together import Tokens
 
 RouterKind = Literal["layerwise", "oneshot", "constant"]
 
@@ -257,6 +258,54 @@ class Planner:
             pool[0] = torch.eye(1, length)[0]
             self._pools[length] = pool
         return torch.mm(self._pools[length], rows).view(-1)
+
+
+class BatchPlanner:
+    """A router's decisions under one budget for a whole batch, layer by layer: the plan of `run_together`.
+
+    `logits` [batch, layers, units], `mask` and `seconds` are those of the last run.
+    """
+
+    def __init__(self, router: Router, keep: float) -> None:
+        self.router, self.budget = router, router.calibrated(keep)
+        self.seconds = 0.0
+        self._logits: list[Tensor] = []
+        self._first: Tensor | None = None
+
+    @torch.inference_mode()
+    def __call__(self, layer: int, rows: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Kept heads [batch, heads] and blocks [batch, blocks] of a layer from its input [tokens, hidden]."""
+        start = time.perf_counter()
+        if layer == 0:
+            self._logits, self.seconds = [], 0.0
+        router, features = self.router, self._first
+        if router.shape.kind == "layerwise" or layer == 0:
+            features = self._first = self._pool(rows, tokens)
+        assert features is not None
+        keep = rows.new_full((tokens.batch,), self.budget)
+        self._logits.append(router.logits(layer, features, keep))
+        kept = self._logits[-1] > 0
+        self.seconds += time.perf_counter() - start
+        return kept[:, : router.shape.num_heads], kept[:, router.shape.num_heads :]
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits of the last run [batch, layers, units]."""
+        return torch.stack(self._logits, dim=1)
+
+    @property
+    def mask(self) -> Mask:
+        """The masks of the last run."""
+        kept, heads = self.logits > 0, self.router.shape.num_heads
+        return Mask(kept[..., :heads].contiguous(), kept[..., heads:].contiguous())
+
+    @staticmethod
+    def _pool(rows: Tensor, tokens: Tokens) -> Tensor:
+        """First token and mean [batch, 2 hidden]."""
+        real = tokens.real.to(rows.dtype)[:, None]
+        sums = rows.new_zeros(tokens.batch, rows.shape[1]).index_add_(0, tokens.owners, rows * real)
+        mean = sums / sums.new_zeros(tokens.batch, 1).index_add_(0, tokens.owners, real)
+        return torch.cat([rows[tokens.starts], mean], dim=-1)
 
 
 def pooled(hidden: Tensor, real: Tensor) -> Tensor:

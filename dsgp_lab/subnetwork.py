@@ -1,6 +1,7 @@
 """SubNetwork: the model cut to a mask, physically smaller, so that a pruned run takes less time.
 
-The units a mask keeps are run as a few products on views of the packed weights (see `packed`).
+The units a mask keeps are run as a few products on views of the packed weights (see `packed`), or as one on a
+copy where the mask has come before.
 The dense run through the same code, with all units in one run, is the lean baseline.
 """
 
@@ -8,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.copies import Copies
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.packed import LayerSelection, PackedLayer, PartSelection, pack
+from dsgp_lab.together import Tokens, planned, run_together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,13 +30,16 @@ if TYPE_CHECKING:
 
 Kept = tuple[bool, ...]
 
+Execution = Literal["together", "groups", "each"]
+"""How a batch of different masks is run."""
+
 Decide = Callable[[int, Tensor], tuple[Kept, Kept]]
 """A plan made on the way: (layer, its input [tokens, hidden]) -> which heads and which blocks of it run."""
 
 
 @dataclass(frozen=True, eq=False)
 class SubNetworkOutput:
-    """logits [batch, labels] in the order of the inputs; groups: how many different masks ran."""
+    """logits [batch, labels] in the order of the inputs; groups: how many different masks there were."""
 
     logits: Tensor
     groups: int
@@ -53,18 +59,30 @@ class SubNetwork:
         self.anatomy = Anatomy.of(model)
         _refuse_training(self.anatomy)
         layers = zip(self.anatomy.layers, self.anatomy.order, strict=True)
-        self.packed = tuple(pack(layer, self.anatomy, order) for layer, order in layers)
+        self.copies: Copies[PartSelection] = Copies(_packed_bytes(self.anatomy))
+        self.packed = tuple(pack(layer, self.anatomy, order, self.copies) for layer, order in layers)
         self._watched = [weight for layer in self.anatomy.layers for weight in _weights(layer)]
         self._versions = self._weight_versions()
         self._whole = self.select(Mask.full(self.anatomy))
 
-    def __call__(self, inputs: Inputs, mask: Mask) -> SubNetworkOutput:
-        """Run a batch, each input cut to its own mask; inputs with equal masks run together."""
+    def __call__(self, inputs: Inputs, mask: Mask, execution: Execution = "together") -> SubNetworkOutput:
+        """Run a batch, each input cut to its own mask.
+
+        `execution` is how: "together" layer by layer as one (see `together`; the fastest in all that was
+        measured), "groups" each group of equal masks as one, "each" every input alone.
+        """
+        if execution not in get_args(Execution):
+            allowed = ", ".join(get_args(Execution))
+            raise LabError(got=f"execution={execution!r}", allowed=allowed, hint="leave it out")
         batch = len(inputs["input_ids"])
         mask.check_fits(self.anatomy, batch)
-        if len(mask) == 1:
-            return SubNetworkOutput(self.run(inputs, self.select(mask)), groups=1)
-        groups = mask.groups()
+        groups = [(mask, [0])] if len(mask) == 1 else mask.groups()
+        if execution == "each":
+            groups = [(mask[row if len(mask) > 1 else 0], [row]) for row in range(batch)]
+        elif len(groups) == 1:
+            return SubNetworkOutput(self.run(inputs, self.select(groups[0][0])), groups=1)
+        elif execution == "together":
+            return SubNetworkOutput(run_together(self, inputs, planned(mask)), groups=len(groups))
         parts = [self.run(_rows(inputs, rows), self.select(shared)) for shared, rows in groups]
         order = torch.tensor([row for _, rows in groups for row in rows], device=parts[0].device)
         return SubNetworkOutput(torch.cat(parts)[order.argsort()], groups=len(groups))
@@ -90,15 +108,8 @@ class SubNetwork:
 
         The plan is complete at the start (`select`) or made on the way, layer by layer, for a single input.
         """
-        _refuse_training(self.anatomy)
-        if self._weight_versions() != self._versions:
-            raise LabError(
-                got="a model whose weights changed after this SubNetwork was made",
-                allowed="the weights it was made from",
-                hint="make a new SubNetwork (or DynamicPruner, or Lab) after training",
-            )
+        inputs, attention_mask = self.checked(inputs)
         family, model = self.anatomy.family, self.anatomy.model
-        inputs, attention_mask = _trim(inputs)
         hidden = family.embed(model.base_model, inputs)
         batch, tokens, width = hidden.shape
         if batch > 1 and callable(plan):
@@ -107,33 +118,50 @@ class SubNetwork:
                 allowed="a single input",
                 hint="run the inputs one by one, or use DynamicPruner",
             )
+        real = None if attention_mask is None else Tokens.of(inputs["attention_mask"].bool())
         rows = hidden.reshape(batch * tokens, width)
+        rows = rows if real is None else real.gather(rows)
         for layer, packed in enumerate(self.packed):
             kept = packed.select(*plan(layer, rows)) if callable(plan) else plan[layer]
-            rows = self._attention(packed, rows, kept.attention, batch, attention_mask)
+            rows = self._attention(packed, rows, kept.attention, batch, real)
             rows = self._ffn(packed, rows, kept.ffn)
+        rows = rows if real is None else real.scatter(rows)
         return family.classify(model, rows.view(batch, tokens, width)).clone()
 
+    def checked(self, inputs: Inputs) -> tuple[Inputs, Tensor | None]:
+        """Inputs without padding columns, and their mask (see `_trim`); LabError for outdated weights."""
+        _refuse_training(self.anatomy)
+        if self._weight_versions() != self._versions:
+            raise LabError(
+                got="a model whose weights changed after this SubNetwork was made",
+                allowed="the weights it was made from",
+                hint="make a new SubNetwork (or DynamicPruner, or Lab) after training",
+            )
+        return _trim(inputs)
+
     def _attention(
-        self, packed: PackedLayer, rows: Tensor, kept: PartSelection, batch: int, mask: Tensor | None
+        self, packed: PackedLayer, rows: Tensor, kept: PartSelection, batch: int, real: Tokens | None
     ) -> Tensor:
-        """Rows [batch * tokens, hidden] through attention, residual and norm.
+        """Rows [real tokens, hidden] through attention, residual and norm; real is None without padding.
 
         With no head left, only the output bias and the residual remain.
         """
         total = rows + packed.attention.out_bias
         if kept.pieces:
             projected = _project(rows, kept)
-            by_head = projected.view(batch, len(rows) // batch, -1, 3, self.anatomy.head_dim)
+            padded = projected if real is None else real.scatter(projected)
+            by_head = padded.view(batch, len(padded) // batch, -1, 3, self.anatomy.head_dim)
             query, key, value = by_head.permute(3, 0, 2, 1, 4).unbind(0)
+            mask = None if real is None else real.mask
             context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            context = context.transpose(1, 2).reshape(len(rows), -1)
+            context = context.transpose(1, 2).reshape(len(padded), -1)
+            context = context if real is None else real.gather(context)
             for views, _, place in kept.pieces:
                 total.addmm_(context[:, place], views.out_weight)
         return torch.layer_norm(total, *packed.attention.norm)
 
     def _ffn(self, packed: PackedLayer, rows: Tensor, kept: PartSelection) -> Tensor:
-        """Rows [batch * tokens, hidden] through the feed-forward part, residual and norm."""
+        """Rows [real tokens, hidden] through the feed-forward part, residual and norm."""
         total = rows + packed.ffn.out_bias
         if kept.pieces:
             active = packed.activation(_project(rows, kept))
@@ -168,6 +196,11 @@ def _project(rows: Tensor, kept: PartSelection) -> Tensor:
 def _weights(layer: LayerParts) -> list[Tensor]:
     linears = (layer.query, layer.key, layer.value, layer.attention_out, layer.ffn_in, layer.ffn_out)
     return [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
+
+
+def _packed_bytes(anatomy: Anatomy) -> int:
+    """Bytes of all layers' weights: copies of kept weights may take as much again."""
+    return sum(tensor.nbytes for layer in anatomy.layers for tensor in _weights(layer))
 
 
 def _rows(inputs: Inputs, rows: list[int]) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ def test_two_pruners_share_one_model() -> None:
     def work(number: int) -> None:
         try:
             for _ in range(15):
-                if not torch.equal(pruners[number](INPUTS).logits, expected[number]):
+                if not torch.allclose(pruners[number](INPUTS).logits, expected[number], rtol=0, atol=1e-5):
                     wrong.append(number)
         except Exception as error:
             wrong.append(error)

@@ -39,9 +39,10 @@ def test_select_takes_the_mask_of_one_input() -> None:
 
 
 def test_a_selection_copies_no_weight() -> None:
-    """Every kept matrix is a view of the packed one."""
+    """Every kept matrix is a view of the packed one, until the mask comes again."""
     for mask in odd_masks(ANATOMY).values():
-        for layer, whole in zip(SUB.select(mask), SUB.packed, strict=True):
+        sub = SubNetwork(ANATOMY)
+        for layer, whole in zip(sub.select(mask), sub.packed, strict=True):
             for selected, part in ((layer.attention, whole.attention), (layer.ffn, whole.ffn)):
                 places = {
                     part.weight.untyped_storage().data_ptr(),
@@ -49,6 +50,24 @@ def test_a_selection_copies_no_weight() -> None:
                 }
                 for tensor in tensors_of(selected):
                     assert tensor.dim() == 1 or tensor.untyped_storage().data_ptr() in places
+
+
+def test_a_mask_that_comes_again_runs_on_a_copy() -> None:
+    """One product a side from the second time on, within the limit, and the same logits."""
+    sub, mask, inputs = SubNetwork(ANATOMY), odd_masks(ANATOMY)["random"], one(INPUTS, 0)
+    first = sub(inputs, mask).logits
+    assert max(len(layer.ffn.pieces) for layer in sub.select(~Mask.full(ANATOMY) | mask)) == 1
+    assert sub.copies.statistics().made > 0
+    again = sub(inputs, mask).logits
+    assert sub.copies.statistics().found > 0
+    assert all(len(part.pieces) == 1 for layer in sub.select(mask) for part in layer)
+    torch.testing.assert_close(again, first, atol=1e-5, rtol=0)
+    for seed in range(100):
+        for _ in range(2):
+            sub.select(random_mask(ANATOMY, seed=seed))
+    done = sub.copies.statistics()
+    assert 0 < done.held_bytes <= done.limit_bytes
+    assert done.limit_bytes == sum(w.nbytes for w in sub._watched)
 
 
 def tensors_of(value: object) -> Iterator[torch.Tensor]:
@@ -79,11 +98,12 @@ def test_weights_are_packed_unit_by_unit() -> None:
     attention, ffn, layer = SUB.packed[0].attention, SUB.packed[0].ffn, ANATOMY.layers[0]
     head = slice(2 * 8, 3 * 8)
     projections = (layer.query, layer.key, layer.value)
-    assert torch.equal(attention.weight[2 * 24 : 3 * 24], torch.cat([p.weight[head] for p in projections]))
+    packed = attention.weight[:, 2 * 24 : 3 * 24]
+    assert torch.equal(packed, torch.cat([p.weight[head] for p in projections]).T)
     assert torch.equal(attention.bias[2 * 24 : 3 * 24], torch.cat([p.bias[head] for p in projections]))
     assert torch.equal(attention.out_weight[head], layer.attention_out.weight[:, head].T)
     neurons = ANATOMY.order[0, 8:16]
-    assert torch.equal(ffn.weight[8:16], layer.ffn_in.weight[neurons])
+    assert torch.equal(ffn.weight[:, 8:16], layer.ffn_in.weight[neurons].T)
     assert torch.equal(ffn.bias[8:16], layer.ffn_in.bias[neurons])
     assert torch.equal(ffn.out_weight[8:16], layer.ffn_out.weight[:, neurons].T)
 
@@ -106,7 +126,7 @@ def test_one_mask_for_all_is_one_group() -> None:
     mask = random_mask(ANATOMY)
     shared, each = SUB(INPUTS, mask), SUB(INPUTS, mask[[0, 0, 0, 0]])
     assert (shared.groups, each.groups) == (1, 1)
-    assert torch.equal(shared.logits, each.logits)
+    torch.testing.assert_close(shared.logits, each.logits, atol=1e-5, rtol=0)
 
 
 def test_a_run_does_less_work() -> None:

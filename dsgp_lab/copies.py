@@ -1,0 +1,92 @@
+"""Copies of kept weights for masks that come again: a cache with a limit on its bytes.
+
+Copying a layer's kept weights together takes longer than it saves in one run. But masks repeat: under a
+router most layers see a handful of different ones. So a mask that comes a second time gets a copy, and from
+then on its layer runs one product a side instead of one a run of units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Generic, TypeVar
+
+Copy = TypeVar("Copy")
+
+COUNTED = 4096
+"""Keys whose uses are counted; all counts are halved, and those at 0 forgotten, when they get more."""
+
+
+@dataclass(frozen=True)
+class CopyStatistics:
+    """What a cache did: lookups that found a copy, copies made, and the bytes it holds within its limit."""
+
+    found: int
+    made: int
+    held_bytes: int
+    limit_bytes: int
+
+
+class Copies(Generic[Copy]):
+    """Copies by key within `limit_bytes`; a key gets one when it comes often enough.
+
+    When the cache is full, the least used copy makes room only for a key that is used more: many masks that
+    each come a few times never drive out the few that come all the time (as TinyLFU, Einziger et al. 2017).
+
+    >>> copies = Copies(limit_bytes=100)
+    >>> [copies.get("a", size_bytes=60, make=lambda: "copy of a") for _ in range(3)]
+    [None, 'copy of a', 'copy of a']
+    >>> copies.get("b", 60, lambda: "copy of b"), copies.get("b", 60, lambda: "copy of b")
+    (None, None)
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._copies: dict[Hashable, tuple[Copy, int]] = {}
+        self._uses: dict[Hashable, int] = {}
+        self._held = self._found = self._made = 0
+        self._lock = Lock()
+
+    def get(self, key: Hashable, size_bytes: int, make: Callable[[], Copy]) -> Copy | None:
+        """The key's copy, made now if it is due; None if it has none yet. Threads may share it."""
+        with self._lock:
+            return self._get(key, size_bytes, make)
+
+    def _get(self, key: Hashable, size_bytes: int, make: Callable[[], Copy]) -> Copy | None:
+        uses = self._uses[key] = self._uses.get(key, 0) + 1
+        if key in self._copies:
+            self._found += 1
+            return self._copies[key][0]
+        if len(self._uses) > COUNTED:
+            self._uses = {each: count // 2 for each, count in self._uses.items() if count > 1}
+        if uses < 2 or size_bytes > self.limit_bytes or not self._make_room(size_bytes, uses):
+            return None
+        copy = make()
+        self._copies[key] = copy, size_bytes
+        self._held += size_bytes
+        self._made += 1
+        return copy
+
+    def statistics(self) -> CopyStatistics:
+        """What the cache has done so far."""
+        return CopyStatistics(self._found, self._made, self._held, self.limit_bytes)
+
+    def clear(self) -> None:
+        """Forget all copies and counts."""
+        self.__init__(self.limit_bytes)  # type: ignore[misc]
+
+    def _make_room(self, size_bytes: int, uses: int) -> bool:
+        """Drop less used copies until so many bytes fit; False, and nothing dropped, if they would not."""
+        least_used = sorted(self._copies, key=lambda key: self._uses.get(key, 0))
+        dropped: list[Hashable] = []
+        free = self.limit_bytes - self._held
+        while free < size_bytes:
+            key = least_used[len(dropped)]
+            if self._uses.get(key, 0) >= uses:
+                return False
+            dropped.append(key)
+            free += self._copies[key][1]
+        for key in dropped:
+            self._held -= self._copies.pop(key)[1]
+        return True
