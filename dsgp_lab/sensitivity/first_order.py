@@ -28,7 +28,7 @@ def gate_gradients(
         gates = Gates.ones(anatomy, len(inputs["input_ids"]))
         own = {name: values.clone() for name, values in inputs.items()}
         with gated(anatomy, gates):
-            value = target_value(target, anatomy.model(**own).logits, labels)
+            value = target_value(target, anatomy.logits(own), labels)
         heads, neurons = torch.autograd.grad(value.sum(), [gates.heads, gates.neurons])
     return heads, neurons
 
@@ -40,11 +40,11 @@ def gradient_macs(cost: CostModel, length: int) -> int:
     below the first layer's gates nothing is computed.
     """
     n, d = length, cost.hidden_size
-    projection = n * d * cost.num_heads * cost.head_dim
+    attention_out = n * d * cost.num_heads * cost.context_dim
+    qkv = attention_out + 2 * n * d * cost.num_heads * cost.head_dim
+    attention = cost.num_heads * 2 * n * n * cost.context_dim
     ffn = cost.num_blocks * cost.block(n)
-    attention = cost.num_heads * 2 * n * n * cost.head_dim
-    below_gates = 3 * projection + 2 * attention
-    backward = cost.num_layers * (projection + ffn) + (cost.num_layers - 1) * below_gates
+    backward = cost.num_layers * (attention_out + ffn) + (cost.num_layers - 1) * (qkv + 2 * attention)
     return cost.dense(n) + backward
 
 
