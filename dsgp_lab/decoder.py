@@ -79,6 +79,7 @@ class DecoderSubNetwork:
         self._watched = list(base.parameters())
         self._versions = self._weight_versions()
         self._whole = tuple(layer.whole for layer in self.packed)
+        self._rooms: Cut | None = None
 
     def __call__(self, inputs: Inputs, mask: Mask) -> SubNetworkOutput:
         """Decisions [batch, vocabulary], each input cut to its own mask; equal masks run together."""
@@ -102,8 +103,13 @@ class DecoderSubNetwork:
         """The weights of the whole model."""
         return self._whole
 
-    def select(self, mask: Mask) -> Cut:
-        """Copy the weights that run under the mask of a single input."""
+    @torch.inference_mode()
+    def select(self, mask: Mask, reuse: bool = False) -> Cut:
+        """Copy the weights that run under the mask of a single input.
+
+        With `reuse`, into memory that is kept for this: several times faster, but each such cut overwrites
+        the last one.
+        """
         mask.check_fits(self.anatomy)
         if len(mask) != 1:
             raise LabError(
@@ -111,8 +117,11 @@ class DecoderSubNetwork:
                 allowed="the mask of one input",
                 hint="use mask[i], or DecoderSubNetwork(...)(inputs, mask), which groups a batch by mask",
             )
-        layers = zip(self.packed, mask.heads[0], mask.blocks[0], strict=True)
-        return tuple(layer.cut(heads, blocks) for layer, heads, blocks in layers)
+        if reuse and self._rooms is None:
+            self._rooms = tuple(layer.room() for layer in self.packed)
+        rooms = self._rooms if reuse and self._rooms is not None else (None,) * len(self.packed)
+        layers = zip(self.packed, mask.heads[0], mask.blocks[0], rooms, strict=True)
+        return tuple(layer.cut(heads, blocks, room) for layer, heads, blocks, room in layers)
 
     @torch.inference_mode()
     def run(self, inputs: Inputs, cut: Cut) -> Tensor:

@@ -8,6 +8,7 @@ every token, and single neurons can be units at no cost in speed.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -66,21 +67,37 @@ class PackedDecoderLayer(NamedTuple):
     activation: nn.Module
     scale: float
 
-    def cut(self, heads: Tensor, blocks: Tensor) -> DecoderWeights:
-        """The weights of the kept units: bool [groups] and [blocks]."""
+    def cut(self, heads: Tensor, blocks: Tensor, room: DecoderWeights | None = None) -> DecoderWeights:
+        """The weights of the kept units, bool [groups] and [blocks]; copied into `room` if it is given."""
         whole, device = self.whole, self.whole.out.device
         if bool(heads.all()) and bool(blocks.all()):
             return whole
         groups = heads.nonzero()[:, 0].to(device)
         neurons = blocks.repeat_interleave(self.block_size).nonzero()[:, 0].to(device)
+        parts, count, hidden = whole.ffn_in.shape
+        rows = torch.cat([neurons + part * count for part in range(parts)])  # one flat gather is fastest
+        ffn_in = _gather(whole.ffn_in.view(-1, hidden), rows, None if room is None else room.ffn_in)
         return DecoderWeights(
-            qkv=whole.qkv[groups],
+            qkv=_gather(whole.qkv, groups, None if room is None else room.qkv),
             qkv_bias=None if whole.qkv_bias is None else whole.qkv_bias[groups],
-            out=whole.out[groups],
-            ffn_in=torch.stack([part.index_select(0, neurons) for part in whole.ffn_in]),
+            out=_gather(whole.out, groups, None if room is None else room.out),
+            ffn_in=ffn_in.view(parts, len(neurons), hidden),
             ffn_in_bias=None if whole.ffn_in_bias is None else whole.ffn_in_bias[:, neurons],
-            ffn_out=whole.ffn_out.index_select(0, neurons),
+            ffn_out=_gather(whole.ffn_out, neurons, None if room is None else room.ffn_out),
         )
+
+    def room(self) -> DecoderWeights:
+        """Memory for any cut of this layer, touched once: fresh memory costs more than the copy itself."""
+        return DecoderWeights(*(None if part is None else torch.zeros_like(part) for part in self.whole))  # type: ignore[arg-type]
+
+
+def _gather(source: Tensor, rows: Tensor, room: Tensor | None) -> Tensor:
+    """Rows of a tensor, in new memory or at the start of `room`."""
+    if room is None:
+        return source.index_select(0, rows)
+    shape = (len(rows), *source.shape[1:])
+    place = room.flatten()[: math.prod(shape)].view(shape)
+    return torch.index_select(source, 0, rows, out=place)
 
 
 @torch.no_grad()

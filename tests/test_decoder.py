@@ -121,3 +121,12 @@ def test_a_cache_of_kept_groups_is_smaller() -> None:
 def test_padding_goes_left() -> None:
     moved = left_padded(toy_inputs(MODEL, [2, 4], extra=3))
     assert moved["attention_mask"].tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
+
+
+def test_reused_memory_gives_the_same_weights() -> None:
+    masks = [random_mask(ANATOMY, seed=seed) for seed in (1, 2)]
+    fresh = [SUB.run(INPUTS, SUB.select(mask)) for mask in masks]
+    for mask, expected in zip(masks, fresh, strict=True):
+        assert torch.equal(SUB.run(INPUTS, SUB.select(mask, reuse=True)), expected)
+    cuts = [SUB.select(mask, reuse=True) for mask in masks]
+    assert cuts[0][0].ffn_out.data_ptr() == cuts[1][0].ffn_out.data_ptr()

@@ -212,6 +212,13 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
 
 
+def save_toy_language_model(folder: Path, family: str = "llama", **config: Any) -> str:
+    """A toy language model and its tokenizer in a folder, as a user would have them."""
+    toy_model(family, seed=1, max_position_embeddings=512, **config).save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
 def save_toy(folder: Path, num_labels: int = 2, family: str = "bert") -> str:
     """A toy classifier and its tokenizer in a folder, as a user would have them."""
     model = toy_model(family, num_labels, seed=1)

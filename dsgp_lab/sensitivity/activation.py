@@ -64,16 +64,15 @@ class ActivationNorm(Scorer):
             heads.append(
                 mean_norm(captures.contexts[index], matrix(layer.attention_out).T.unflatten(0, shape))
             )
+            activation, weight = captures.activations[index], matrix(layer.ffn_out).T
+            neurons.append((activation.abs() * real).sum(1) / count * weight.norm(dim=1))
             order = anatomy.order[index].to(anatomy.device)
+            if anatomy.block_size == 1:  # the norm of one neuron's contribution needs no product
+                blocks.append(neurons[-1][:, order])
+                continue
             shape = (anatomy.num_blocks, anatomy.block_size)
-            activation = captures.activations[index]
-            blocks.append(
-                mean_norm(
-                    activation[..., order].unflatten(-1, shape),
-                    matrix(layer.ffn_out).T[order].unflatten(0, shape),
-                )
-            )
-            neurons.append((activation.abs() * real).sum(1) / count * matrix(layer.ffn_out).norm(dim=0))
+            parts, weights = activation[..., order].unflatten(-1, shape), weight[order].unflatten(0, shape)
+            blocks.append(mean_norm(parts, weights))
         return UnitScores(torch.stack(heads, 1), torch.stack(blocks, 1), torch.stack(neurons, 1))
 
     def macs(self, cost: CostModel, length: int) -> int:

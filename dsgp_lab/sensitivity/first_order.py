@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.anatomy import Anatomy, DecoderFamily, Inputs
 from dsgp_lab.cost import CostModel
 from dsgp_lab.gates import Gates, gated
 from dsgp_lab.sensitivity.base import Scorer, UnitScores
-from dsgp_lab.sensitivity.targets import TargetName, target_value
+from dsgp_lab.sensitivity.targets import TargetName, prompt_loss, target_value
 
 
 def gate_gradients(
@@ -28,7 +28,10 @@ def gate_gradients(
         gates = Gates.ones(anatomy, len(inputs["input_ids"]))
         own = {name: values.clone() for name, values in inputs.items()}
         with gated(anatomy, gates):
-            value = target_value(target, anatomy.logits(own), labels)
+            if target == "prompt_loss" and isinstance(anatomy.family, DecoderFamily):
+                value = prompt_loss(anatomy.family.all_logits(anatomy.model, own), own)
+            else:
+                value = target_value(target, anatomy.logits(own), labels)
         heads, neurons = torch.autograd.grad(value.sum(), [gates.heads, gates.neurons])
     return heads, neurons
 
@@ -53,6 +56,7 @@ class FirstOrder(Scorer):
     """|d m / d gate| of each unit, m the logit margin by default.
 
     Source: Michel et al. 2019 (arXiv 1905.10650), there averaged over data; here per input.
+    For language models `target="prompt_loss"`: the loss of the prompt's own tokens, no label needed.
     A block's gate multiplies all of its neurons, so its derivative is the sum of theirs.
     `signed=True` keeps the sign: positive units raise m, negative ones lower it.
     Cost: one forward and one backward to the gates, about 2.1 dense forwards of MACs.
