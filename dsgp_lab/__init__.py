@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dsgp_lab.errors import LabError
     from dsgp_lab.gates import captured, gated
     from dsgp_lab.lab import Lab
+    from dsgp_lab.language import LanguageLab
     from dsgp_lab.mask import Mask
     from dsgp_lab.plan import plan_mask
     from dsgp_lab.pruner import DynamicPruner
@@ -31,6 +32,7 @@ _HOME = {
     "DynamicPruner": "pruner",
     "Lab": "lab",
     "LabError": "errors",
+    "LanguageLab": "language",
     "Mask": "mask",
     "PrunedRun": "results",
     "Router": "router",
@@ -52,6 +54,7 @@ __all__ = [
     "DynamicPruner",
     "Lab",
     "LabError",
+    "LanguageLab",
     "Mask",
     "PrunedRun",
     "Router",

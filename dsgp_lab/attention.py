@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.anatomy import Anatomy, DecoderFamily, Inputs
+from dsgp_lab.errors import LabError
 from dsgp_lab.gates import captured
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ def attention_weights(model: PreTrainedModel | Anatomy, inputs: Inputs) -> Tenso
     Weights on padding are 0.
     """
     anatomy = Anatomy.of(model)
+    if isinstance(anatomy.family, DecoderFamily):
+        raise LabError(
+            got=f"a {anatomy.family.name} language model",
+            allowed="encoders, whose heads have queries and keys of their own and no positions in them",
+            hint='load it with attn_implementation="eager" and call it with output_attentions=True',
+        )
     with captured(anatomy) as captures:
         anatomy.model(**inputs)
     padding = inputs["attention_mask"][:, None, None, :] == 0

@@ -24,6 +24,18 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 Task = Annotated[str, typer.Option(help="The embedded model of this task.")]
 Model = Annotated[str | None, typer.Option(help="Your own checkpoint folder or hub id instead.")]
 
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")]
+Dtype = Annotated[str, typer.Option(help="Numbers it computes with: float32, bfloat16.")]
+
+
+def _language_lab(model: str | None, device: str, dtype: str) -> Any:
+    """The embedded language model, or one's own."""
+    from dsgp_lab.devices import check_device, check_dtype
+    from dsgp_lab.language import LanguageLab
+
+    place: dict[str, Any] = {"device": check_device(device), "dtype": check_dtype(dtype)}
+    return LanguageLab.from_pretrained(model, **place) if model else LanguageLab(**place)
+
 
 @app.command()
 def analyze(
@@ -95,6 +107,67 @@ def bench(
         typer.echo(f"{bench_half(lab, tokens, rounds, threads)}\n")
         if trained_folder(task, "frozen").is_dir():
             typer.echo(f"{bench_router(lab, tokens, rounds=rounds, num_threads=threads)}\n")
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the language model is asked.")],
+    keep: Annotated[float, typer.Option(help="Share of the layers' MACs that may run.")] = 0.7,
+    scorer: Annotated[
+        str, typer.Option(help="How units are scored; a wrong name lists them all.")
+    ] = "wanda_sp",
+    tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 32,
+    model: Model = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+) -> None:
+    """Cut a language model to a prompt, and continue it: dense and pruned."""
+    from dsgp_lab.evaluate.latency import threads
+
+    with threads(1):
+        lab = _language_lab(model, device, dtype)
+        typer.echo(str(lab.prune(prompt, keep, scorer, max_new_tokens=tokens)))
+
+
+@app.command()
+def language(
+    scorers: Annotated[str | None, typer.Option(help="Names with commas; default: all there are.")] = None,
+    keeps: Annotated[str, typer.Option(help="Shares of the layers' MACs.")] = "0.8,0.7,0.6",
+    scope: Annotated[
+        str, typer.Option(help="global: units of all layers compete; layer: in each.")
+    ] = "global",
+    answers: Annotated[bool, typer.Option("--answers", help="Also answer the prompts: minutes.")] = False,
+    speed: Annotated[bool, typer.Option("--speed", help="Time it instead; one scorer, one share.")] = False,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds of --speed.")] = 10,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    model: Model = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+) -> None:
+    """Measure a language model pruned per prompt: perplexity, agreement, answers, or speed."""
+    import json
+    from functools import partial
+
+    from dsgp_lab.evaluate.language import DYNAMIC, evaluate_language
+    from dsgp_lab.evaluate.language_speed import bench_language
+    from dsgp_lab.evaluate.latency import threads as limited
+    from dsgp_lab.evaluate.sweep_plan import listed, numbers
+    from dsgp_lab.language_data import load_prompts
+
+    names, budgets = listed(scorers) or DYNAMIC, numbers(keeps, float, "keeps")
+    with limited(threads):
+        lab = _language_lab(model, device, dtype)
+        table: Any
+        if speed:
+            scorer = names[0] if scorers else "wanda_sp"
+            table = bench_language(lab, budgets[-1], scorer, rounds=rounds, num_threads=threads)
+        else:
+            prompts = load_prompts() if answers else ()
+            say = partial(typer.echo, err=True)
+            policy: Any = scope  # refused by the plan if it is none
+            table = evaluate_language(lab, names, budgets, policy, prompts=prompts, say=say)
+    typer.echo(json.dumps(table.record(), indent=2) if as_json else str(table))
 
 
 @app.command()

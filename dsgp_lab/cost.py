@@ -1,4 +1,4 @@
-"""Multiply-accumulate operations (MACs) of units, masks and whole encoders.
+"""Multiply-accumulate operations (MACs) of units, masks and whole models.
 
 Counted are the matrix products inside the transformer layers; embeddings, norms, the pooler and
 the classifier are left out (under 0.1 % at 25 tokens in the base encoder). With n tokens, hidden
@@ -6,6 +6,9 @@ size d, head size h and s neurons in a block (METHOD: cost of units):
 
     head  = 4 n d h + 2 n n h      (query, key, value and output projection; scores and mixing)
     block = 2 n d s
+
+In a language model a head is a KV group of q query heads, 2 (q + 1) n d h + 2 q n n h (the causal half of the
+square is counted too, as kernels compute it), and a block of a gated feed-forward part has 3 n d s.
 """
 
 from __future__ import annotations
@@ -39,6 +42,13 @@ class CostModel:
     hidden_size: int
     head_dim: int
     block_size: int
+    queries_per_head: int = 1
+    ffn_matrices: int = 2
+
+    @property
+    def context_dim(self) -> int:
+        """Width of a head's context, or of all contexts in a KV group."""
+        return self.queries_per_head * self.head_dim
 
     @staticmethod
     def of(anatomy: Anatomy) -> CostModel:
@@ -47,12 +57,13 @@ class CostModel:
         return CostModel(**{name: getattr(anatomy, name) for name in names})
 
     def head(self, length: Length) -> Length:
-        """MACs of one head."""
-        return 4 * length * self.hidden_size * self.head_dim + 2 * length * length * self.head_dim
+        """MACs of one head, or of one KV group."""
+        projections = 2 * length * self.hidden_size * (self.context_dim + self.head_dim)
+        return projections + 2 * length * length * self.context_dim
 
     def block(self, length: Length) -> Length:
         """MACs of one neuron block."""
-        return 2 * length * self.hidden_size * self.block_size
+        return self.ffn_matrices * length * self.hidden_size * self.block_size
 
     def layer(self, length: Length) -> Length:
         """MACs of one whole layer."""

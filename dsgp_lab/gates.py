@@ -74,7 +74,7 @@ def gated(model: PreTrainedModel | Anatomy, gates: Gates | Mask) -> Iterator[Non
     with input_hooks() as on_input:
         for index, layer in enumerate(anatomy.layers):
             heads, neurons = gates.heads[:, index], gates.neurons[:, index]
-            on_input(layer.attention_out, partial(multiply, gate=heads, width=anatomy.head_dim))
+            on_input(layer.attention_out, partial(multiply, gate=heads, width=anatomy.context_dim))
             on_input(layer.ffn_out, partial(multiply, gate=neurons, width=1))
         yield
 
@@ -83,7 +83,7 @@ def gated(model: PreTrainedModel | Anatomy, gates: Gates | Mask) -> Iterator[Non
 class Captures:
     """What one forward pass let through, one tensor a layer, in the order of the layers.
 
-    contexts: [batch, tokens, heads, head_dim]; activations: [batch, tokens, neurons];
+    contexts: [batch, tokens, heads, context_dim]; activations: [batch, tokens, neurons];
     hidden: what enters the layer's projections [batch, tokens, hidden].
     """
 
@@ -106,7 +106,7 @@ def captured(model: PreTrainedModel | Anatomy) -> Iterator[Captures]:
         return act
 
     def keep_heads(tensor: Tensor) -> Tensor:
-        captures.contexts.append(tensor.detach().unflatten(-1, (anatomy.num_heads, anatomy.head_dim)))
+        captures.contexts.append(tensor.detach().unflatten(-1, (anatomy.num_heads, anatomy.context_dim)))
         return tensor
 
     with input_hooks() as on_input:

@@ -102,13 +102,13 @@ def load_base(num_labels: int, **config: Any) -> Any:
     return model.eval()
 
 
-def load_tokenizer(folder: Path | str | None = None) -> Any:
+def load_tokenizer(folder: Path | str | None = None, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer in a folder (the base encoder's if None), with neither truncation nor padding preset.
 
     Raises:
         LabError: the folder holds no tokenizer.
     """
-    return _tokenizer(str(base_folder() if folder is None else folder), trust_remote_code=False)
+    return _tokenizer(str(base_folder() if folder is None else folder), trust_remote_code)
 
 
 def load_task_model(task: str) -> TaskModel:
@@ -145,9 +145,21 @@ def load_pretrained(path_or_id: str | Path, *, trust_remote_code: bool = False) 
     from dsgp_lab.checkpoints import load_checkpoint
 
     name = str(path_or_id)
+    if name and (Path(name) / CARD).is_file():
+        return load_checkpoint(name)
+    check_source(name)
+    with nullcontext() if Path(name).is_dir() else hub_access():
+        _refuse_language_model(name, trust_remote_code)
+        model = _classifier(name, trust_remote_code)
+        tokenizer = _tokenizer(name, trust_remote_code)
+    refuse_nan(model, name)
+    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
+    return TaskModel(model.eval(), tokenizer, () if len(labels) == 1 else labels, name)
+
+
+def check_source(name: str) -> None:
+    """Refuse a folder that cannot hold a model; a name that is no folder may be a hub id."""
     if name and Path(name).is_dir():
-        if (Path(name) / CARD).is_file():
-            return load_checkpoint(name)
         _check_folder(Path(name))
     elif Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name:
         raise LabError(
@@ -155,12 +167,6 @@ def load_pretrained(path_or_id: str | Path, *, trust_remote_code: bool = False) 
             allowed="a folder with config.json, model.safetensors and a tokenizer, or a hub id",
             hint="check the path",
         )
-    with nullcontext() if Path(name).is_dir() else hub_access():
-        model = _classifier(name, trust_remote_code)
-        tokenizer = _tokenizer(name, trust_remote_code)
-    refuse_nan(model, name)
-    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
-    return TaskModel(model.eval(), tokenizer, () if len(labels) == 1 else labels, name)
 
 
 def sha256(path: Path) -> str:
@@ -185,31 +191,63 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _classifier(name: str, trust_remote_code: bool) -> Any:
-    from transformers import AutoModelForSequenceClassification
+def _refuse_language_model(name: str, trust_remote_code: bool) -> None:
+    """Say so where a checkpoint holds a language model: what is wrong is the class, not the file."""
+    from transformers import AutoConfig
 
     try:
         with quiet():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError):
+        return  # reading the model says it better
+    if any(kind.endswith(("CausalLM", "LMHeadModel")) for kind in config.architectures or ()):
+        raise LabError(
+            got=f"model {name!r}, a language model ({config.architectures[0]})",
+            allowed="a sequence classifier here",
+            hint="use LanguageLab.from_pretrained",
+        )
+
+
+def _classifier(name: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    return read_model(
+        AutoModelForSequenceClassification,
+        name,
+        kind="sequence classifier, classification head included",
+        hint='fine-tune it first, or load the project\'s own with Lab("sst2")',
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def read_model(auto: Any, name: str, *, kind: str, hint: str, **options: Any) -> Any:
+    """A model in float32 from a folder or hub id through a class of transformers, such as AutoModel.
+
+    Raises:
+        LabError: it cannot be read, or lacks weights of what `kind` says.
+    """
+    try:
+        with quiet():
+            model, report = auto.from_pretrained(
                 name,
                 dtype=torch.float32,
                 use_safetensors=True,
-                trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                **options,
             )
     except SafetensorError as error:
         raise unreadable(Path(name), error) from None
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise LabError(
             got=f"model {name!r}, which cannot be loaded ({_one_line(error)})",
-            allowed="a folder or hub id of a sequence classifier with safetensors weights",
+            allowed=f"a folder or hub id of a {kind.split(',')[0]} with safetensors weights",
             hint="check the name, the network, and that the files are whole",
         ) from None
     if report["missing_keys"]:
         raise LabError(
             got=f"model {name!r} without the weights {', '.join(sorted(report['missing_keys'])[:4])}",
-            allowed="a trained sequence classifier, classification head included",
-            hint='fine-tune it first, or load the project\'s own with Lab("sst2")',
+            allowed=f"a trained {kind}",
+            hint=hint,
         )
     return model
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.cost import CostModel, Macs
+from dsgp_lab.decoder import DecoderSubNetwork, make_subnetwork
+from dsgp_lab.errors import LabError
 from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import Scope, check_keep, plan_mask
@@ -84,17 +86,23 @@ class DynamicPruner:
 
     def __init__(
         self,
-        model: PreTrainedModel | Anatomy | SubNetwork,
+        model: PreTrainedModel | Anatomy | SubNetwork | DecoderSubNetwork,
         scorer: str | Scorer | Router = "first_order",
         keep: float | LatencyBudget = 0.6,
         scope: Scope = "global",
         floor: int = 0,
     ) -> None:
-        self.subnetwork = model if isinstance(model, SubNetwork) else SubNetwork(model)
+        self.subnetwork: Any = make_subnetwork(model)
         self.anatomy = self.subnetwork.anatomy
         self.cost = CostModel.of(self.anatomy)
         self.scorer = scorer if isinstance(scorer, Router) else make_scorer(scorer)
         if isinstance(self.scorer, Router):
+            if isinstance(self.subnetwork, DecoderSubNetwork):
+                raise LabError(
+                    got=f"a router for a {self.anatomy.family.name} language model",
+                    allowed="a scorer, such as 'wanda_sp'",
+                    hint="routers serve encoders",
+                )
             self.scorer.check_fits(self.anatomy)
         self.keep = keep if isinstance(keep, LatencyBudget) else check_keep(keep)
         self.scope: Scope = scope

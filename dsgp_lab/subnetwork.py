@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.anatomy import Anatomy, DecoderFamily, Inputs
 from dsgp_lab.copies import Copies
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
@@ -57,6 +57,12 @@ class SubNetwork:
 
     def __init__(self, model: PreTrainedModel | Anatomy) -> None:
         self.anatomy = Anatomy.of(model)
+        if isinstance(self.anatomy.family, DecoderFamily):
+            raise LabError(
+                got=f"a {self.anatomy.family.name} model, a language model",
+                allowed="encoders",
+                hint="use DecoderSubNetwork(model) of dsgp_lab.decoder, or a LanguageLab",
+            )
         _refuse_training(self.anatomy)
         layers = zip(self.anatomy.layers, self.anatomy.order, strict=True)
         self.copies: Copies[PartSelection] = Copies(_packed_bytes(self.anatomy))

@@ -30,27 +30,33 @@ from toys import (
 )
 
 from dsgp_lab import Anatomy, CostModel, DynamicPruner, LabError, Mask, SubNetwork, captured, gated, plan_mask
+from dsgp_lab.anatomy import matrix
+from dsgp_lab.decoder import make_subnetwork
 from dsgp_lab.gates import Gates
+from dsgp_lab.generation import generate
 from dsgp_lab.sensitivity import SCORERS, lengths, make_scorer
 from dsgp_lab.sensitivity.first_order import gate_gradients
-from dsgp_lab.sensitivity.targets import margin
-
-CLOSE = {"atol": 1e-5, "rtol": 0.0}
+from dsgp_lab.sensitivity.targets import TargetName, margin
 
 
 @torch.no_grad()
 def run_gated(anatomy: Anatomy, inputs: dict[str, torch.Tensor], mask: Mask) -> torch.Tensor:
     with gated(anatomy, mask):
-        return anatomy.model(**inputs).logits
+        return anatomy.logits(inputs)
 
 
 class FamilySuite(ABC):
-    """The suite; a subclass names the family and may change its configuration."""
+    """What holds for every family; a subclass names the family and may change its configuration."""
 
     family: ClassVar[str]
     changes: ClassVar[dict[str, Any]] = {}
     wide: ClassVar[dict[str, Any]] = {}
     """Changes for a model of realistic width."""
+    close: ClassVar[dict[str, float]] = {"atol": 1e-5, "rtol": 0.0}
+    target: ClassVar[TargetName] = "margin"
+    step: ClassVar[float] = 1e-4
+    difference: ClassVar[dict[str, float]] = {"atol": 1e-5, "rtol": 1e-4}
+    """Step and tolerance of finite differences in float64."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -75,68 +81,33 @@ class FamilySuite(ABC):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def sub(cls, anatomy: Anatomy) -> SubNetwork:
-        return SubNetwork(anatomy)
+    def sub(cls, anatomy: Anatomy) -> Any:
+        return make_subnetwork(anatomy)
 
-    def test_anatomy(self, model: Any, anatomy: Anatomy) -> None:
-        assert (anatomy.num_layers, anatomy.num_neurons, anatomy.num_blocks) == (LAYERS, NEURONS, 6)
-        assert anatomy.num_heads * anatomy.head_dim == anatomy.hidden_size == 32
-        assert anatomy.num_heads == model.config.num_attention_heads
-        assert anatomy.family.model_type == model.config.model_type
-        assert Anatomy.of(model).block_size == NEURONS  # the largest divisor up to 128
-        assert Anatomy.of(anatomy) is anatomy
-
-    def test_units_are_where_the_table_says(self, anatomy: Anatomy) -> None:
-        """Each path of the table names a module of its own, of the right shape."""
-        for layer in anatomy.layers:
-            parts = [getattr(layer, name) for name in type(layer).__annotations__ if name != "activation"]
-            assert len({id(part) for part in parts}) == len(parts)
-            assert {tuple(p.weight.shape) for p in (layer.query, layer.key, layer.value)} == {(32, 32)}
-            assert tuple(layer.ffn_in.weight.shape) == (NEURONS, 32)
-            assert tuple(layer.ffn_out.weight.shape) == (32, NEURONS)
-
-    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-    @pytest.mark.parametrize("labels", [1, 2, 3])
-    def test_lean_dense_run_is_transformers_own(self, labels: int, attention: str) -> None:
-        model = toy_model(self.family, labels, attention, **self.changes)
-        inputs = toy_inputs(model, [9, 3, 12, 1], extra=2)
-        with torch.no_grad():
-            expected = model(**inputs).logits
-        assert expected.shape == (4, labels)
-        torch.testing.assert_close(SubNetwork(toy_anatomy(model)).dense(inputs), expected, **CLOSE)
-
-    @pytest.mark.parametrize("labels", [1, 2, 3])
-    def test_compacted_is_gated_for_any_number_of_labels(self, labels: int) -> None:
-        model = toy_model(self.family, labels, "eager", **self.changes)
-        anatomy, inputs = toy_anatomy(model), toy_inputs(model, [9, 3])
-        mask = random_mask(anatomy, 2)
-        expected = run_gated(anatomy, inputs, mask)
-        torch.testing.assert_close(SubNetwork(anatomy)(inputs, mask).logits, expected, **CLOSE)
-
-    def test_all_ones_is_dense(self, model: Any, anatomy: Anatomy, sub: SubNetwork) -> None:
+    def test_all_ones_is_dense(self, model: Any, anatomy: Anatomy, sub: Any) -> None:
         inputs = toy_inputs(model, [9, 3, 12])
         with torch.no_grad():
-            expected = model(**inputs).logits
+            expected = anatomy.logits(inputs)
         full = Mask.full(anatomy, 3)
         assert torch.equal(run_gated(anatomy, inputs, full), expected)
-        torch.testing.assert_close(sub(inputs, full).logits, expected, **CLOSE)
+        torch.testing.assert_close(sub(inputs, full).logits, expected, **self.close)
 
-    def test_compacted_is_gated_at_the_edges(self, model: Any, anatomy: Anatomy, sub: SubNetwork) -> None:
+    def test_compacted_is_gated_at_the_edges(self, model: Any, anatomy: Anatomy, sub: Any) -> None:
         inputs = toy_inputs(model, [9, 3, 12])
         with torch.no_grad():
-            dense = model(**inputs).logits
+            dense = anatomy.logits(inputs)
         for name, mask in odd_masks(anatomy).items():
             expected = run_gated(anatomy, inputs, mask)
             worst = float((sub(inputs, mask).logits - expected).abs().max())
-            assert worst <= 1e-5, name
+            assert worst <= self.close["atol"], name
             assert name == "full" or (expected - dense).abs().max() > 1e-3, f"{name} should matter"
 
-    def test_compacted_is_gated_with_a_mask_each(self, model: Any, anatomy: Anatomy, sub: SubNetwork) -> None:
+    def test_compacted_is_gated_with_a_mask_each(self, model: Any, anatomy: Anatomy, sub: Any) -> None:
         masks = list(odd_masks(anatomy).values())
         mask = Mask.stack([masks[i] for i in (8, 1, 0, 8, 5, 1)])
         inputs = toy_inputs(model, [9, 3, 12, 7, 1, 5], extra=1)
         output = sub(inputs, mask)
-        torch.testing.assert_close(output.logits, run_gated(anatomy, inputs, mask), **CLOSE)
+        torch.testing.assert_close(output.logits, run_gated(anatomy, inputs, mask), **self.close)
         assert output.groups == 4
 
     @settings(suppress_health_check=[HealthCheck.differing_executors])  # inherited by every family
@@ -154,37 +125,16 @@ class FamilySuite(ABC):
         extra, left = draw(st.integers(0, 3), "padding"), draw(st.booleans(), "left")
         inputs = toy_inputs(model, sizes, seed, extra, left)
         expected = run_gated(anatomy, inputs, mask)
-        torch.testing.assert_close(SubNetwork(anatomy)(inputs, mask).logits, expected, **CLOSE)
-
-    @pytest.mark.parametrize("keep", [1.0, 0.5, 0.0])
-    def test_macs_are_those_computed(self, keep: float) -> None:
-        """At a realistic width; what embedding and classifier compute is measured apart and taken off."""
-        widths = {"width": 384, "heads": 12} | self.wide
-        size = {"hidden_dim": 1536} if self.family == "distilbert" else {"intermediate_size": 1536}
-        model = make_model(toy_config(self.family, **widths, **size, max_position_embeddings=160))
-        anatomy = toy_anatomy(model, 128)
-        sub, mask = SubNetwork(anatomy), random_mask(anatomy, keep=keep)
-        for length in (25, 128):
-            inputs = toy_inputs(model, [length])
-
-            def outside(inputs: dict[str, torch.Tensor] = inputs) -> None:
-                anatomy.family.classify(model, anatomy.family.embed(model.base_model, inputs))
-
-            with torch.inference_mode():
-                counted = count_macs(lambda inputs=inputs: sub(inputs, mask)) - count_macs(outside)
-            stated = int(CostModel.of(anatomy).masked(mask, lengths(inputs))[0])
-            assert counted == pytest.approx(stated, rel=0.001)
-            if keep == 1:
-                assert stated == CostModel.of(anatomy).dense(length)
+        torch.testing.assert_close(make_subnetwork(anatomy)(inputs, mask).logits, expected, **self.close)
 
     def test_gradient_is_the_finite_difference(self) -> None:
         """Per input, by every gate, in float64."""
         model = toy_model(self.family, **self.changes).double()
         anatomy, inputs = toy_anatomy(model), toy_inputs(model, [9, 3, 12])
-        heads, neurons = gate_gradients(anatomy, inputs, None, "margin")
+        heads, neurons = gate_gradients(anatomy, inputs, None, self.target)
         blocks = anatomy.into_blocks(neurons).sum(-1)
         with torch.no_grad():
-            chosen = model(**inputs).logits.argmax(1)
+            chosen = anatomy.logits(inputs).argmax(1)
 
         @torch.no_grad()
         def value(layer: int, kind: int, unit: int, gate: float) -> torch.Tensor:
@@ -192,19 +142,21 @@ class FamilySuite(ABC):
             gates = [torch.ones(shape, dtype=torch.float64) for shape in shapes]
             gates[kind][:, layer, unit] = gate
             with gated(anatomy, Gates.of(anatomy, *gates)):
-                return margin(model(**inputs).logits, chosen)
+                logits = anatomy.logits(inputs)
+            if self.target == "log_probability":
+                return logits.log_softmax(1).gather(1, chosen[:, None])[:, 0]
+            return margin(logits, chosen)
 
-        step = 1e-4
         for kind, gradients in enumerate((heads, blocks)):
             assert gradients.abs().max() > 1e-2
             for layer in range(LAYERS):
                 for unit in range(gradients.shape[2]):
-                    up, down = (value(layer, kind, unit, 1 + sign * step) for sign in (1, -1))
-                    difference = ((up - down) / (2 * step)).float()
-                    torch.testing.assert_close(gradients[:, layer, unit], difference, atol=1e-5, rtol=1e-4)
+                    up, down = (value(layer, kind, unit, 1 + sign * self.step) for sign in (1, -1))
+                    difference = ((up - down) / (2 * self.step)).float()
+                    torch.testing.assert_close(gradients[:, layer, unit], difference, **self.difference)
 
     @pytest.mark.parametrize("name", sorted(set(SCORERS) - {"random"}))  # random draws anew for each input
-    def test_padding_changes_nothing(self, model: Any, anatomy: Anatomy, sub: SubNetwork, name: str) -> None:
+    def test_padding_changes_nothing(self, model: Any, anatomy: Anatomy, sub: Any, name: str) -> None:
         inputs = toy_inputs(model, [9, 3, 12], extra=4)
         scorer, cost = make_scorer(name), CostModel.of(anatomy)
         scores = scorer(anatomy, inputs)
@@ -222,11 +174,9 @@ class FamilySuite(ABC):
             planned = plan_mask(own, cost, lengths(alone), 0.5)
             assert torch.equal(planned.heads, mask[row].heads)
             assert torch.equal(planned.blocks, mask[row].blocks)
-            torch.testing.assert_close(sub(alone, planned).logits[0], logits[row], **CLOSE)
+            torch.testing.assert_close(sub(alone, planned).logits[0], logits[row], **self.close)
 
-    def test_one_mask_never_touches_another_input(
-        self, model: Any, anatomy: Anatomy, sub: SubNetwork
-    ) -> None:
+    def test_one_mask_never_touches_another_input(self, model: Any, anatomy: Anatomy, sub: Any) -> None:
         inputs = toy_inputs(model, [9, 9, 9])
         mask = random_mask(anatomy, 3, seed=1)
         other = Mask.stack([mask[0], random_mask(anatomy, seed=2), mask[2]])
@@ -257,8 +207,10 @@ class FamilySuite(ABC):
         again = Mask(mask.heads, shuffled.into_blocks(same.blocks)[..., 0])
         expected = run_gated(single, inputs, same)
         for anatomy, chosen in ((ordered, mask), (single, same), (shuffled, again)):
-            torch.testing.assert_close(SubNetwork(anatomy)(inputs, chosen).logits, expected, **CLOSE)
-            torch.testing.assert_close(run_gated(anatomy, inputs, chosen), expected, **CLOSE)
+            torch.testing.assert_close(
+                make_subnetwork(anatomy)(inputs, chosen).logits, expected, **self.close
+            )
+            torch.testing.assert_close(run_gated(anatomy, inputs, chosen), expected, **self.close)
 
     def test_gradients_do_not_depend_on_the_order(self, model: Any) -> None:
         inputs = toy_inputs(model, [9, 3])
@@ -269,9 +221,7 @@ class FamilySuite(ABC):
         assert torch.equal(plain[0], shuffled[0])
         assert torch.equal(plain[1], shuffled[1])
 
-    def test_model_is_restored_after_an_exception(
-        self, model: Any, anatomy: Anatomy, sub: SubNetwork
-    ) -> None:
+    def test_model_is_restored_after_an_exception(self, model: Any, anatomy: Anatomy, sub: Any) -> None:
         inputs = toy_inputs(model, [4, 4])
         broken = inputs | {"input_ids": inputs["input_ids"] + 10_000}
         mask = random_mask(anatomy)
@@ -296,22 +246,213 @@ class FamilySuite(ABC):
         assert all(parameter.grad is None for parameter in model.parameters())
 
 
-class TestBert(FamilySuite):
+class EncoderSuite(FamilySuite):
+    """What holds for encoders, classifiers of any number of labels."""
+
+    def test_anatomy(self, model: Any, anatomy: Anatomy) -> None:
+        assert (anatomy.num_layers, anatomy.num_neurons, anatomy.num_blocks) == (LAYERS, NEURONS, 6)
+        assert anatomy.num_heads * anatomy.head_dim == anatomy.hidden_size == 32
+        assert anatomy.num_heads == model.config.num_attention_heads
+        assert anatomy.family.model_type == model.config.model_type
+        assert Anatomy.of(model).block_size == NEURONS  # the largest divisor up to 128
+        assert Anatomy.of(anatomy) is anatomy
+
+    def test_units_are_where_the_table_says(self, anatomy: Anatomy) -> None:
+        """Each path of the table names a module of its own, of the right shape."""
+        for layer in anatomy.layers:
+            parts = [getattr(layer, name) for name in type(layer).__annotations__ if name != "activation"]
+            assert len({id(part) for part in parts}) == len(parts)
+            assert {tuple(p.weight.shape) for p in (layer.query, layer.key, layer.value)} == {(32, 32)}
+            assert tuple(layer.ffn_in.weight.shape) == (NEURONS, 32)
+            assert tuple(layer.ffn_out.weight.shape) == (32, NEURONS)
+
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    @pytest.mark.parametrize("labels", [1, 2, 3])
+    def test_lean_dense_run_is_transformers_own(self, labels: int, attention: str) -> None:
+        model = toy_model(self.family, labels, attention, **self.changes)
+        inputs = toy_inputs(model, [9, 3, 12, 1], extra=2)
+        with torch.no_grad():
+            expected = model(**inputs).logits
+        assert expected.shape == (4, labels)
+        torch.testing.assert_close(SubNetwork(toy_anatomy(model)).dense(inputs), expected, **self.close)
+
+    @pytest.mark.parametrize("labels", [1, 2, 3])
+    def test_compacted_is_gated_for_any_number_of_labels(self, labels: int) -> None:
+        model = toy_model(self.family, labels, "eager", **self.changes)
+        anatomy, inputs = toy_anatomy(model), toy_inputs(model, [9, 3])
+        mask = random_mask(anatomy, 2)
+        expected = run_gated(anatomy, inputs, mask)
+        torch.testing.assert_close(SubNetwork(anatomy)(inputs, mask).logits, expected, **self.close)
+
+    @pytest.mark.parametrize("keep", [1.0, 0.5, 0.0])
+    def test_macs_are_those_computed(self, keep: float) -> None:
+        """At a realistic width; what embedding and classifier compute is measured apart and taken off."""
+        widths = {"width": 384, "heads": 12} | self.wide
+        size = {"hidden_dim": 1536} if self.family == "distilbert" else {"intermediate_size": 1536}
+        model = make_model(toy_config(self.family, **widths, **size, max_position_embeddings=160))
+        anatomy = toy_anatomy(model, 128)
+        sub, mask = SubNetwork(anatomy), random_mask(anatomy, keep=keep)
+        for length in (25, 128):
+            inputs = toy_inputs(model, [length])
+
+            def outside(inputs: dict[str, torch.Tensor] = inputs) -> None:
+                anatomy.family.classify(model, anatomy.family.embed(model.base_model, inputs))
+
+            with torch.inference_mode():
+                counted = count_macs(lambda inputs=inputs: sub(inputs, mask)) - count_macs(outside)
+            stated = int(CostModel.of(anatomy).masked(mask, lengths(inputs))[0])
+            assert counted == pytest.approx(stated, rel=0.001)
+            if keep == 1:
+                assert stated == CostModel.of(anatomy).dense(length)
+
+
+class DecoderSuite(FamilySuite):
+    """What holds for language models: every token's logits, with a KV cache and without."""
+
+    groups: ClassVar[int] = 2
+    joined: ClassVar[bool] = False
+    close: ClassVar[dict[str, float]] = {"atol": 1e-4, "rtol": 0.0}  # logits are about 10
+    target = "log_probability"  # among 64 tokens the runner-up, and so the margin, changes often
+    step = 3e-3  # the norms compute in float32 whatever the model's type
+    difference: ClassVar[dict[str, float]] = {"atol": 3e-3, "rtol": 1e-2}
+
+    def test_anatomy(self, model: Any, anatomy: Anatomy) -> None:
+        assert (anatomy.num_layers, anatomy.num_neurons, anatomy.num_blocks) == (LAYERS, NEURONS, 6)
+        assert (anatomy.num_heads, anatomy.hidden_size) == (self.groups, 32)
+        assert anatomy.num_heads * anatomy.queries_per_head == model.config.num_attention_heads == 4
+        assert anatomy.family.model_type == model.config.model_type
+        assert Anatomy.of(anatomy) is anatomy
+
+    def test_units_are_where_the_table_says(self, anatomy: Anatomy) -> None:
+        for layer in anatomy.layers:
+            context = anatomy.num_heads * anatomy.context_dim
+            assert tuple(matrix(layer.attention_out).shape) == (32, context)
+            assert tuple(matrix(layer.ffn_out).shape) == (32, NEURONS)
+            assert tuple(matrix(layer.ffn_in).shape) == (NEURONS, 32)
+            assert (layer.ffn_gate is not None) == (anatomy.ffn_matrices == 3)
+            rows = 3 * context if self.joined else context
+            assert tuple(matrix(layer.query).shape) == (rows, 32)
+
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+    def test_lean_dense_run_is_transformers_own(self, attention: str, left: bool) -> None:
+        """At every token, padding on either side."""
+        model = toy_model(self.family, attention=attention, **self.changes)
+        inputs, sub = toy_inputs(model, [9, 3, 12, 1], left=left, extra=2), make_subnetwork(model)
+        with torch.no_grad():
+            expected = sub.family.all_logits(model, inputs)
+        real = inputs["attention_mask"].bool()
+        torch.testing.assert_close(sub.all_logits(inputs, sub.whole)[real], expected[real], **self.close)
+
+    def test_every_tokens_compacted_logits_are_the_gated_ones(
+        self, model: Any, anatomy: Anatomy, sub: Any
+    ) -> None:
+        inputs = toy_inputs(model, [9, 3, 12], left=True)
+        real = inputs["attention_mask"].bool()
+        for name, mask in odd_masks(anatomy).items():
+            with torch.no_grad(), gated(anatomy, mask):
+                expected = sub.family.all_logits(model, inputs)
+            got = sub.all_logits(inputs, sub.select(mask))
+            assert float((got - expected)[real].abs().max()) <= 1e-4, name
+
+    def test_with_the_cache_every_step_is_the_gated_run(self, model: Any, anatomy: Anatomy, sub: Any) -> None:
+        """Left padding, masks at the edges, six steps: against transformers without a cache, gated."""
+        inputs, steps = toy_inputs(model, [9, 3, 12], left=True), 6
+        for name, mask in odd_masks(anatomy).items():
+            cut = sub.select(mask)
+            cache = sub.new_cache(cut, 3, 12 + steps)
+            logits = sub.head(sub.prefill(inputs, cut, cache)[:, -1])
+            grown = dict(inputs)
+            for _ in range(steps):
+                chosen = logits.argmax(-1)
+                more = {"input_ids": chosen, "attention_mask": torch.ones_like(chosen)}
+                grown = {key: torch.cat([grown[key], more[key][:, None]], 1) for key in more}
+                logits = sub.step(chosen, cut, cache)
+                expected = run_gated(anatomy, grown, mask)
+                assert float((logits - expected).abs().max()) <= 1e-4, name
+
+    def test_generation_is_transformers_own(self, model: Any, sub: Any) -> None:
+        inputs = toy_inputs(model, [9, 3, 12], left=True)
+        limits = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        with torch.no_grad():
+            expected = model.generate(**inputs, **limits)[:, 12:]
+        made = generate(sub, inputs, max_new_tokens=8)
+        assert [list(row) for row in made.tokens] == expected.tolist()
+        right = toy_inputs(model, [9, 3, 12])
+        assert generate(sub, right, max_new_tokens=8).tokens == made.tokens
+        assert made.steps == 7
+
+    def test_generation_under_a_mask_is_the_gated_one(self, model: Any, anatomy: Anatomy, sub: Any) -> None:
+        inputs = toy_inputs(model, [9])
+        limits = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        for mask in odd_masks(anatomy).values():
+            with torch.no_grad(), gated(anatomy, mask):
+                expected = model.generate(**inputs, **limits)[0, 9:].tolist()
+            assert list(generate(sub, inputs, sub.select(mask), 8).tokens[0]) == expected
+
+    def test_the_cut_is_smaller(self, anatomy: Anatomy, sub: Any) -> None:
+        """Weights and cache hold the kept units and nothing else."""
+        mask = random_mask(anatomy, seed=5)
+        cut = sub.select(mask)
+        cache = sub.new_cache(cut, 1, 10)
+        for index, (weights, whole) in enumerate(zip(cut, sub.whole, strict=True)):
+            heads, blocks = int(mask.heads[0, index].sum()), int(mask.blocks[0, index].sum())
+            assert weights.out.numel() == whole.out.numel() // anatomy.num_heads * heads
+            assert weights.qkv.numel() == whole.qkv.numel() // anatomy.num_heads * heads
+            assert weights.ffn_out.numel() == blocks * anatomy.block_size * 32
+            assert weights.ffn_in.numel() == weights.ffn_out.numel() * (anatomy.ffn_matrices - 1)
+            assert cache.keys[index].shape == (1, heads, 10, anatomy.head_dim)
+        assert sum(part.num_bytes for part in cut) < sum(part.num_bytes for part in sub.whole)
+
+    @pytest.mark.parametrize("keep", [1.0, 0.5, 0.0])
+    def test_macs_are_those_computed(self, keep: float) -> None:
+        """At a realistic width, without the language-model head."""
+        sizes = {"width": 384, "heads": 12, "intermediate_size": 1536, "max_position_embeddings": 160}
+        anatomy = toy_anatomy(make_model(toy_config(self.family, **sizes | self.wide)), 128)
+        sub, mask = make_subnetwork(anatomy), random_mask(anatomy, keep=keep)
+        cut = sub.select(mask)
+        for length in (25, 128):
+            inputs = toy_inputs(anatomy.model, [length])
+            counted = count_macs(lambda inputs=inputs: sub.prefill(inputs, cut))
+            stated = int(CostModel.of(anatomy).masked(mask, lengths(inputs))[0])
+            assert counted == pytest.approx(stated, rel=0.001)
+
+    def test_bfloat16(self) -> None:
+        model = toy_model(self.family, **self.changes).to(torch.bfloat16)
+        anatomy, inputs = toy_anatomy(model), toy_inputs(model, [9, 3])
+        mask = random_mask(anatomy)
+        got, expected = make_subnetwork(anatomy)(inputs, mask).logits, run_gated(anatomy, inputs, mask)
+        assert got.dtype == torch.bfloat16
+        assert (got - expected).abs().max() <= 0.05 * expected.abs().max()
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+    def test_on_a_gpu(self) -> None:
+        model = toy_model(self.family, **self.changes).to("cuda")
+        anatomy = toy_anatomy(model)
+        inputs = {name: values.to("cuda") for name, values in toy_inputs(model, [9, 3]).items()}
+        mask = random_mask(anatomy)
+        sub = make_subnetwork(anatomy)
+        expected = run_gated(anatomy, inputs, mask)
+        torch.testing.assert_close(sub(inputs, mask).logits, expected, atol=1e-4, rtol=0)
+        assert generate(sub, inputs, sub.select(mask), 4).steps == 3
+
+
+class TestBert(EncoderSuite):
     family = "bert"
 
 
-class TestRoberta(FamilySuite):
+class TestRoberta(EncoderSuite):
     family = "roberta"
     changes: ClassVar[dict[str, Any]] = {"heads": 2}
 
 
-class TestElectra(FamilySuite):
+class TestElectra(EncoderSuite):
     """Embeddings narrower than the encoder, as in the small ELECTRA."""
 
     family = "electra"
 
 
-class TestElectraBase(FamilySuite):
+class TestElectraBase(EncoderSuite):
     """Embeddings as wide as the encoder, as in the base ELECTRA; another activation."""
 
     family = "electra"
@@ -319,6 +460,50 @@ class TestElectraBase(FamilySuite):
     wide: ClassVar[dict[str, Any]] = {"embedding_size": 384}
 
 
-class TestDistilBert(FamilySuite):
+class TestDistilBert(EncoderSuite):
     family = "distilbert"
     changes: ClassVar[dict[str, Any]] = {"activation": "relu"}
+
+
+class TestLlama(DecoderSuite):
+    family = "llama"
+
+
+class TestGpt2(DecoderSuite):
+    """Every query head has a key of its own; attention is scaled by layer, as some GPT-2s do."""
+
+    family = "gpt2"
+    groups = 4
+    joined = True
+    changes: ClassVar[dict[str, Any]] = {"scale_attn_by_inverse_layer_idx": True}
+
+
+class TestMistral(DecoderSuite):
+    """A window shorter than the inputs."""
+
+    family = "mistral"
+    changes: ClassVar[dict[str, Any]] = {"sliding_window": 5}
+
+
+class TestQwen2(DecoderSuite):
+    """Windows in the upper layers only."""
+
+    family = "qwen2"
+    changes: ClassVar[dict[str, Any]] = {
+        "use_sliding_window": True,
+        "sliding_window": 4,
+        "max_window_layers": 1,
+    }
+
+
+class TestQwen3(DecoderSuite):
+    family = "qwen3"
+    changes: ClassVar[dict[str, Any]] = {"attention_bias": True}
+
+
+class TestGemma(DecoderSuite):
+    """One group for all queries, as in the small Gemma."""
+
+    family = "gemma"
+    groups = 1
+    changes: ClassVar[dict[str, Any]] = {"num_key_value_heads": 1}

@@ -12,10 +12,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import odd_masks, one, random_mask, toy_anatomy, toy_inputs, toy_model
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
 
 from dsgp_lab import Anatomy, LabError, Mask, SubNetwork, gated
 from dsgp_lab.anatomy import FAMILIES, register_family
+from dsgp_lab.decoder import DecoderSubNetwork
 from dsgp_lab.packed import runs
 
 MODEL = toy_model("bert")
@@ -227,9 +235,16 @@ def test_orders_that_are_none() -> None:
 def test_unsupported_models_are_told_what_is_supported() -> None:
     small = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     gpt2 = GPT2ForSequenceClassification(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2))
-    message = r"a model of type 'gpt2'.*BERT \(bert\), DistilBERT.*RoBERTa.*register_family"
-    with pytest.raises(LabError, match=message):
+    with pytest.raises(LabError, match=r"GPT2ForSequenceClassification.*AutoModelForCausalLM"):
         SubNetwork(gpt2)
+    with pytest.raises(LabError, match=r"GPT-2 model, a language model.*DecoderSubNetwork"):
+        SubNetwork(toy_model("gpt2"))
+    with pytest.raises(LabError, match=r"a BERT model, an encoder.*make_subnetwork"):
+        DecoderSubNetwork(toy_model("bert"))
+    albert = AlbertForSequenceClassification(AlbertConfig(**small, embedding_size=8, intermediate_size=8))
+    message = r"a model of type 'albert'.*BERT \(bert\), DistilBERT.*RoBERTa.*register_family"
+    with pytest.raises(LabError, match=message):
+        SubNetwork(albert)
     with pytest.raises(LabError, match="a model of type 'Linear'"):
         SubNetwork(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
     decoder = BertForSequenceClassification(BertConfig(**small, intermediate_size=8, is_decoder=True))

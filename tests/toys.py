@@ -1,4 +1,4 @@
-"""Toy classifiers of every family and random inputs for them: small enough to try many masks on.
+"""Toy models of every family and random inputs for them: small enough to try many masks on.
 
 All parameters are random and large, biases and norms included: in a fresh transformers model biases
 are zero, and a test could not see that one is missing.
@@ -16,16 +16,31 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
     RobertaConfig,
 )
 
 from dsgp_lab import Anatomy, Mask
 
+GROUPED = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "gemma": GemmaConfig,
+}
+"""Language models with grouped queries and a gated feed-forward part."""
 LAYERS, NEURONS, BLOCK = 3, 48, 8
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = ["warm", "funny", "dull", "film", "a", "the", "is", "not", "very", "good", "bad", "##s", "##ly"]
@@ -51,26 +66,42 @@ def toy_config(family: str, width: int = 32, heads: int = 4, **changes: Any) -> 
         case "distilbert":
             names = {"dim": width, "n_heads": heads, "n_layers": LAYERS, "hidden_dim": NEURONS}
             return DistilBertConfig(**common | names | changes)
+        case "gpt2":
+            names = {"n_embd": width, "n_head": heads, "n_layer": LAYERS, "n_inner": NEURONS}
+            tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+            sizes = {"vocab_size": 64, "n_positions": 40}
+            if "max_position_embeddings" in changes:
+                sizes["n_positions"] = changes.pop("max_position_embeddings")
+            if "intermediate_size" in changes:
+                names["n_inner"] = changes.pop("intermediate_size")
+            return GPT2Config(**sizes | names | tokens | changes)
+        case _ if family in GROUPED:  # two KV groups, heads of another size than width / heads
+            tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+            groups = {"num_key_value_heads": heads // 2, "head_dim": 2 * width // heads}
+            return GROUPED[family](**common | bert_like | groups | tokens | changes)
     raise ValueError(family)
 
 
 def make_model(config: Any, num_labels: int = 3, attention: str = "sdpa", seed: int = 0) -> Any:
-    """A random classifier of a configuration, in eval mode; the same for the same seed."""
-    config.num_labels = num_labels
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention).eval()
+    """A random model of a configuration, in eval mode; the same for the same seed."""
+    is_decoder = config.model_type in (*GROUPED, "gpt2")
+    if not is_decoder:
+        config.num_labels = num_labels
+    kind = AutoModelForCausalLM if is_decoder else AutoModelForSequenceClassification
+    model = kind.from_config(config, attn_implementation=attention).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             fan_in = parameter.shape[-1] if parameter.dim() > 1 else 4
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 1.5 / fan_in**0.5)
         for name, parameter in model.named_parameters():
-            if "norm" in name.lower() and name.endswith("weight"):
+            if ("norm" in name.lower() or "ln_" in name) and name.endswith("weight"):
                 parameter.abs_().add_(0.5)
     return model
 
 
 def toy_model(family: str, num_labels: int = 3, attention: str = "sdpa", seed: int = 0, **config: Any) -> Any:
-    """A random toy classifier of a family."""
+    """A random toy model of a family."""
     return make_model(toy_config(family, **config), num_labels, attention, seed)
 
 
@@ -104,7 +135,8 @@ def toy_inputs(
         real[row, place] = 1
         types[row, place] = (torch.arange(length) >= (length + 1) // 2).long() * pair
     inputs = {"input_ids": ids, "attention_mask": real}
-    return inputs if config.model_type == "distilbert" else inputs | {"token_type_ids": types}
+    has_types = config.model_type in ("bert", "roberta", "electra")
+    return inputs | {"token_type_ids": types} if has_types else inputs
 
 
 def one(inputs: dict[str, Tensor], row: int) -> dict[str, Tensor]:
@@ -178,6 +210,13 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
     names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
+
+
+def save_toy_language_model(folder: Path, family: str = "llama", **config: Any) -> str:
+    """A toy language model and its tokenizer in a folder, as a user would have them."""
+    toy_model(family, seed=1, max_position_embeddings=512, **config).save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    return str(folder)
 
 
 def save_toy(folder: Path, num_labels: int = 2, family: str = "bert") -> str:

@@ -27,7 +27,7 @@ LARGEST_BLOCK = 128
 
 @dataclass(frozen=True)
 class Family:
-    """One family of encoders: where its parts are.
+    """One family of models: where its parts are (of encoders; `DecoderFamily` says what language models add).
 
     `layers` is a path below the base model, the nine module paths are below one layer.
     `embed` takes (base model, inputs) to the first hidden states [batch, tokens, hidden];
@@ -48,6 +48,34 @@ class Family:
     ffn_norm: str
     embed: Callable[[Any, Inputs], Tensor]
     classify: Callable[[Any, Tensor], Tensor]
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise LabError for a model of this family that the lab cannot run."""
+        if getattr(model.config, "is_decoder", False):
+            raise LabError(
+                got=f"a {self.name} model set up as a decoder",
+                allowed="encoders (is_decoder=False)",
+                hint="load it with AutoModelForSequenceClassification and is_decoder=False",
+            )
+
+    def parts(self, layer: nn.Module) -> LayerParts:
+        """The modules of one layer."""
+        names = LayerParts.__annotations__
+        return LayerParts(**{name: layer.get_submodule(getattr(self, name)) for name in names})  # type: ignore[arg-type]
+
+    def sizes(self, model: PreTrainedModel, layer: LayerParts) -> dict[str, int]:
+        """The sizes that an Anatomy has, from the model and one of its layers."""
+        num_heads = int(model.config.num_attention_heads)
+        return {
+            "num_heads": num_heads,
+            "head_dim": layer.query.out_features // num_heads,
+            "hidden_size": layer.query.in_features,
+            "num_neurons": layer.ffn_in.out_features,
+        }
+
+    def logits(self, model: PreTrainedModel, inputs: Inputs) -> Tensor:
+        """The decision of the model as it is, through transformers: [batch, labels]."""
+        return model(**inputs).logits
 
 
 @dataclass(frozen=True)
@@ -83,6 +111,22 @@ class Anatomy:
     num_neurons: int
     block_size: int
     order: Tensor
+    queries_per_head: int = 1
+    """Query heads that share a key and a value: above 1, a unit called head is such a whole KV group."""
+    ffn_matrices: int = 2
+    """Matrices of the feed-forward part: 2, or 3 where it is gated."""
+
+    @property
+    def context_dim(self) -> int:
+        """Width of what one head (or KV group) hands to the output projection."""
+        return self.queries_per_head * self.head_dim
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """The model's decision through transformers: [batch, labels].
+
+        Of a language model: the logits of the token that follows the last real one, [batch, vocabulary].
+        """
+        return self.family.logits(self.model, inputs)
 
     @property
     def num_layers(self) -> int:
@@ -130,33 +174,23 @@ class Anatomy:
         from dsgp_lab.anatomy import family_of
 
         family = family_of(model)
-        if getattr(model.config, "is_decoder", False):
-            raise LabError(
-                got=f"a {family.name} model set up as a decoder",
-                allowed="encoders (is_decoder=False)",
-                hint="load it with AutoModelForSequenceClassification and is_decoder=False",
-            )
-        modules = model.base_model.get_submodule(family.layers)
-        layers = tuple(_layer_parts(layer, family) for layer in modules)
-        num_heads = int(model.config.num_attention_heads)
-        num_neurons = layers[0].ffn_in.out_features
-        size = _block_size(num_neurons, block_size)
+        family.check(model)
+        layers = tuple(family.parts(layer) for layer in model.base_model.get_submodule(family.layers))
+        sizes = family.sizes(model, layers[0])
         return Anatomy(
             model=model,
             family=family,
             layers=layers,
-            num_heads=num_heads,
-            head_dim=layers[0].query.out_features // num_heads,
-            hidden_size=layers[0].query.in_features,
-            num_neurons=num_neurons,
-            block_size=size,
-            order=_order(order, len(layers), num_neurons),
+            block_size=_block_size(sizes["num_neurons"], block_size),
+            order=_order(order, len(layers), sizes["num_neurons"]),
+            **sizes,
         )
 
 
-def _layer_parts(layer: nn.Module, family: Family) -> LayerParts:
-    parts = {name: layer.get_submodule(getattr(family, name)) for name in LayerParts.__annotations__}
-    return LayerParts(**parts)  # type: ignore[arg-type]
+def matrix(module: nn.Module) -> Tensor:
+    """A linear layer's weight [out, in], also of GPT-2's Conv1D, which stores [in, out]."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight if isinstance(module, nn.Linear) else weight.T
 
 
 def divisors(number: int) -> list[int]:

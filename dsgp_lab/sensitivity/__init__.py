@@ -10,6 +10,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.sensitivity.activation import ActivationNorm, Flap, WandaSp
 from dsgp_lab.sensitivity.base import Scorer, Sensitivity, UnitScores, lengths
 from dsgp_lab.sensitivity.first_order import FirstOrder, Fisher
+from dsgp_lab.sensitivity.griffin import Griffin
 from dsgp_lab.sensitivity.leave_one_out import LeaveOneOut
 from dsgp_lab.sensitivity.references import Constant, Random
 
@@ -20,6 +21,7 @@ __all__ = [
     "FirstOrder",
     "Fisher",
     "Flap",
+    "Griffin",
     "LeaveOneOut",
     "Random",
     "Scorer",
@@ -31,7 +33,8 @@ __all__ = [
 ]
 
 SCORERS: dict[str, type[Scorer]] = {
-    scorer.name: scorer for scorer in (FirstOrder, ActivationNorm, WandaSp, Fisher, Flap, LeaveOneOut, Random)
+    scorer.name: scorer
+    for scorer in (FirstOrder, ActivationNorm, WandaSp, Fisher, Flap, Griffin, LeaveOneOut, Random)
 }
 """Scorers that need nothing but their name; `Constant` is made with `Constant.fit`."""
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.anatomy import Anatomy, Inputs, matrix
 from dsgp_lab.cost import CostModel
 from dsgp_lab.gates import Captures, captured
 from dsgp_lab.sensitivity.base import Scorer, UnitScores, real_tokens
@@ -18,7 +18,7 @@ from dsgp_lab.sensitivity.base import Scorer, UnitScores, real_tokens
 @torch.no_grad()
 def _forward(anatomy: Anatomy, inputs: Inputs) -> Captures:
     with captured(anatomy) as captures:
-        anatomy.model(**inputs)
+        anatomy.logits(inputs)
     return captures
 
 
@@ -29,9 +29,9 @@ def _per_channel(
     heads, neurons = [], []
     for index, layer in enumerate(anatomy.layers):
         context = captures.contexts[index].flatten(2)
-        channels = score(context, layer.attention_out.weight, index, "heads")
-        heads.append(channels.unflatten(-1, (anatomy.num_heads, anatomy.head_dim)).sum(-1))
-        neurons.append(score(captures.activations[index], layer.ffn_out.weight, index, "neurons"))
+        channels = score(context, matrix(layer.attention_out), index, "heads")
+        heads.append(channels.unflatten(-1, (anatomy.num_heads, anatomy.context_dim)).sum(-1))
+        neurons.append(score(captures.activations[index], matrix(layer.ffn_out), index, "neurons"))
     stacked = torch.stack(neurons, dim=1)
     return UnitScores(torch.stack(heads, dim=1), anatomy.into_blocks(stacked).sum(-1), stacked)
 
@@ -60,26 +60,25 @@ class ActivationNorm(Scorer):
 
         heads, blocks, neurons = [], [], []
         for index, layer in enumerate(anatomy.layers):
-            shape = (anatomy.num_heads, anatomy.head_dim)
+            shape = (anatomy.num_heads, anatomy.context_dim)
             heads.append(
-                mean_norm(captures.contexts[index], layer.attention_out.weight.T.unflatten(0, shape))
+                mean_norm(captures.contexts[index], matrix(layer.attention_out).T.unflatten(0, shape))
             )
+            activation, weight = captures.activations[index], matrix(layer.ffn_out).T
+            neurons.append((activation.abs() * real).sum(1) / count * weight.norm(dim=1))
             order = anatomy.order[index].to(anatomy.device)
+            if anatomy.block_size == 1:  # the norm of one neuron's contribution needs no product
+                blocks.append(neurons[-1][:, order])
+                continue
             shape = (anatomy.num_blocks, anatomy.block_size)
-            activation = captures.activations[index]
-            blocks.append(
-                mean_norm(
-                    activation[..., order].unflatten(-1, shape),
-                    layer.ffn_out.weight.T[order].unflatten(0, shape),
-                )
-            )
-            neurons.append((activation.abs() * real).sum(1) / count * layer.ffn_out.weight.norm(dim=0))
+            parts, weights = activation[..., order].unflatten(-1, shape), weight[order].unflatten(0, shape)
+            blocks.append(mean_norm(parts, weights))
         return UnitScores(torch.stack(heads, 1), torch.stack(blocks, 1), torch.stack(neurons, 1))
 
     def macs(self, cost: CostModel, length: int) -> int:
         """One forward and the output projections again."""
-        attention_out = length * cost.num_heads * cost.head_dim * cost.hidden_size
-        ffn_out = cost.num_blocks * cost.block(length) // 2
+        attention_out = length * cost.num_heads * cost.context_dim * cost.hidden_size
+        ffn_out = cost.num_blocks * cost.block(length) // cost.ffn_matrices
         return cost.dense(length) + cost.num_layers * (attention_out + ffn_out)
 
 
@@ -121,7 +120,7 @@ class Flap(Scorer):
     """
 
     means: dict[str, Tensor] | None = None
-    """heads [layers, heads * head_dim] and neurons [layers, neurons]."""
+    """heads [layers, heads * context_dim] and neurons [layers, neurons]."""
     name: ClassVar[str] = "flap"
 
     @staticmethod

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.anatomy import Anatomy, DecoderFamily, Inputs
 from dsgp_lab.cost import CostModel
 from dsgp_lab.gates import Gates, gated
 from dsgp_lab.sensitivity.base import Scorer, UnitScores
-from dsgp_lab.sensitivity.targets import TargetName, target_value
+from dsgp_lab.sensitivity.targets import TargetName, prompt_loss, target_value
 
 
 def gate_gradients(
@@ -28,7 +28,10 @@ def gate_gradients(
         gates = Gates.ones(anatomy, len(inputs["input_ids"]))
         own = {name: values.clone() for name, values in inputs.items()}
         with gated(anatomy, gates):
-            value = target_value(target, anatomy.model(**own).logits, labels)
+            if target == "prompt_loss" and isinstance(anatomy.family, DecoderFamily):
+                value = prompt_loss(anatomy.family.all_logits(anatomy.model, own), own)
+            else:
+                value = target_value(target, anatomy.logits(own), labels)
         heads, neurons = torch.autograd.grad(value.sum(), [gates.heads, gates.neurons])
     return heads, neurons
 
@@ -40,11 +43,11 @@ def gradient_macs(cost: CostModel, length: int) -> int:
     below the first layer's gates nothing is computed.
     """
     n, d = length, cost.hidden_size
-    projection = n * d * cost.num_heads * cost.head_dim
+    attention_out = n * d * cost.num_heads * cost.context_dim
+    qkv = attention_out + 2 * n * d * cost.num_heads * cost.head_dim
+    attention = cost.num_heads * 2 * n * n * cost.context_dim
     ffn = cost.num_blocks * cost.block(n)
-    attention = cost.num_heads * 2 * n * n * cost.head_dim
-    below_gates = 3 * projection + 2 * attention
-    backward = cost.num_layers * (projection + ffn) + (cost.num_layers - 1) * below_gates
+    backward = cost.num_layers * (attention_out + ffn) + (cost.num_layers - 1) * (qkv + 2 * attention)
     return cost.dense(n) + backward
 
 
@@ -53,6 +56,7 @@ class FirstOrder(Scorer):
     """|d m / d gate| of each unit, m the logit margin by default.
 
     Source: Michel et al. 2019 (arXiv 1905.10650), there averaged over data; here per input.
+    For language models `target="prompt_loss"`: the loss of the prompt's own tokens, no label needed.
     A block's gate multiplies all of its neurons, so its derivative is the sum of theirs.
     `signed=True` keeps the sign: positive units raise m, negative ones lower it.
     Cost: one forward and one backward to the gates, about 2.1 dense forwards of MACs.

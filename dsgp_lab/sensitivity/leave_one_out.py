@@ -45,7 +45,7 @@ class LeaveOneOut(Scorer):
 
     def _drops(self, anatomy: Anatomy, inputs: Inputs) -> Tensor:
         """Margin lost without each unit [units], for one input."""
-        logits = anatomy.model(**inputs).logits
+        logits = anatomy.logits(inputs)
         chosen = logits.argmax(1)
         full = margin(logits)
         num_heads = anatomy.num_layers * anatomy.num_heads
@@ -57,7 +57,7 @@ class LeaveOneOut(Scorer):
             blocks = flat[:, num_heads:].unflatten(1, (anatomy.num_layers, -1))
             repeated = {name: values.expand(len(removed), -1) for name, values in inputs.items()}
             with gated(anatomy, Gates.of(anatomy, heads, blocks)):
-                without = anatomy.model(**repeated).logits
+                without = anatomy.logits(repeated)
             lost.append(full - margin(without, chosen.expand(len(removed))))
         return torch.cat(lost)
 

@@ -7,9 +7,10 @@ from typing import Literal, get_args
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
+from dsgp_lab.anatomy import Inputs
 from dsgp_lab.errors import LabError
 
-TargetName = Literal["margin", "log_probability", "loss"]
+TargetName = Literal["margin", "log_probability", "loss", "prompt_loss"]
 
 
 def margin(logits: Tensor, chosen: Tensor | None = None) -> Tensor:
@@ -29,17 +30,35 @@ def margin(logits: Tensor, chosen: Tensor | None = None) -> Tensor:
     return mine - others.max(1).values
 
 
+def prompt_loss(logits: Tensor, inputs: Inputs) -> Tensor:
+    """Mean negative log-likelihood of each prompt's own tokens, in nats, the first one left out [batch].
+
+    logits [batch, tokens, vocabulary]; padding on either side. A prompt of one token has loss 0.
+    """
+    real = inputs["attention_mask"].bool()
+    both = real[:, 1:] & real[:, :-1]
+    losses = cross_entropy(logits[:, :-1].transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none")
+    return (losses * both).sum(1) / both.sum(1).clamp(min=1)
+
+
 def target_value(name: TargetName, logits: Tensor, labels: Tensor | None) -> Tensor:
     """The scalar of each input [batch].
 
     margin: see `margin`. log_probability: of the predicted class; saturates on confident inputs.
-    loss: cross-entropy (regression: squared error) against `labels`.
+    loss: cross-entropy (regression: squared error) against `labels`. prompt_loss: see `prompt_loss`, which
+    takes the logits of every token.
     """
     if name not in get_args(TargetName):
         raise LabError(
             got=f"target={name!r}",
             allowed=", ".join(get_args(TargetName)),
             hint="margin is the usual choice",
+        )
+    if name == "prompt_loss":
+        raise LabError(
+            got="target='prompt_loss' for a classifier",
+            allowed="language models, which predict their own input",
+            hint="use target='margin'",
         )
     if name == "margin" or (name == "log_probability" and logits.shape[1] == 1):
         return margin(logits)

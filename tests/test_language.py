@@ -1,0 +1,285 @@
+"""LanguageLab on a toy model, and, where it is installed, on the embedded one."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import save_toy, save_toy_language_model, toy_model, toy_tokenizer
+from typer.testing import CliRunner
+
+from dsgp_lab import Lab, LabError, LanguageLab, Mask, gated
+from dsgp_lab.cli import app
+from dsgp_lab.devices import check_device
+from dsgp_lab.evaluate.language import DYNAMIC, answers, evaluate_language
+from dsgp_lab.evaluate.language_speed import bench_language, share_mask
+from dsgp_lab.language import LANGUAGE_SCORERS
+from dsgp_lab.language_data import Passage, Prompt, load_passages, load_prompts
+from dsgp_lab.language_models import has_language_model
+from dsgp_lab.sensitivity import FirstOrder, lengths
+from dsgp_lab.sensitivity.first_order import gate_gradients
+from dsgp_lab.sensitivity.targets import prompt_loss
+
+TEXT = "a warm funny film is not very dull"
+PASSAGES = tuple(
+    Passage(text, "prose")
+    for text in ("a warm film is a funny film", "the dull film is not good", "very bad the film is very dull")
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_toy_language_model(tmp_path_factory.mktemp("toy_lm"), tie_word_embeddings=True)
+
+
+@pytest.fixture(scope="module")
+def lab(folder: str) -> LanguageLab:
+    return LanguageLab.from_pretrained(folder)
+
+
+def test_two_lines(folder: str) -> None:
+    lab = LanguageLab.from_pretrained(folder)
+    run = lab.prune(TEXT, keep=0.6, max_new_tokens=5)
+    assert len(run.pruned.tokens) <= 5
+    assert 0.4 < run.macs.kept / run.macs.dense <= 0.6
+    assert 0 <= run.agreement <= 1
+    assert run.mask.blocks.shape == (1, 3, 48)  # single neurons
+    assert "LanguageLab" in repr(lab)
+    assert "2 KV groups of 2 query heads + 48 neurons" in repr(lab)
+    for part in ("agreement on the dense tokens", "KV groups that ran", "wanda_sp"):
+        assert part in str(run)
+        assert part in run._repr_html_()
+
+
+def test_the_pruned_text_is_the_gated_models(lab: LanguageLab) -> None:
+    """What is returned comes from the very model that the mask leaves."""
+    run = lab.prune(TEXT, keep=0.5, max_new_tokens=6)
+    inputs = lab.encode(TEXT)
+    settings: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    with torch.no_grad(), gated(lab.anatomy, run.mask):
+        expected = lab.model.generate(**inputs, **settings, eos_token_id=list(lab.end_ids))
+    got = list(run.pruned.tokens)
+    assert expected[0, inputs["input_ids"].shape[1] :].tolist()[: len(got)] == got
+
+
+def test_everything_kept_is_the_dense_model(lab: LanguageLab) -> None:
+    run = lab.prune(TEXT, keep=1.0, max_new_tokens=6)
+    assert run.agreement == 1
+    assert run.pruned.tokens == run.dense.tokens
+    assert lab.perplexity(TEXT, Mask.full(lab.anatomy)) == pytest.approx(lab.perplexity(TEXT))
+
+
+def test_perplexity_is_transformers_own(lab: LanguageLab) -> None:
+    inputs = lab.as_inputs(lab.tokenizer(TEXT)["input_ids"])
+    with torch.no_grad():
+        loss = lab.model(**inputs, labels=inputs["input_ids"]).loss
+    assert lab.perplexity(TEXT) == pytest.approx(math.exp(float(loss)), rel=1e-4)
+    logits = lab.model(**inputs).logits
+    assert float(prompt_loss(logits, inputs)[0].detach()) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_prompt_loss_leaves_padding_out(lab: LanguageLab) -> None:
+    ids = lab.tokenizer(TEXT)["input_ids"]
+    alone = lab.as_inputs(ids)
+    pad = torch.tensor([[0, 0]])
+    for order in ((pad, alone["input_ids"]), (alone["input_ids"], pad)):
+        padded = torch.cat(order, 1)
+        real = torch.cat(
+            [torch.ones_like(part) if part is not pad else torch.zeros_like(pad) for part in order], 1
+        )
+        both = {"input_ids": padded, "attention_mask": real}
+        expected = gate_gradients(lab.anatomy, alone, None, "prompt_loss")
+        got = gate_gradients(lab.anatomy, both, None, "prompt_loss")
+        for one, other in zip(expected, got, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_prompt_loss_is_no_target_of_classifiers(toy_lab: Lab) -> None:
+    with pytest.raises(LabError, match=r"prompt_loss' for a classifier"):
+        toy_lab.sensitivity("a film", FirstOrder("prompt_loss"))
+
+
+@pytest.mark.parametrize("name", LANGUAGE_SCORERS)
+def test_every_scorer_plans_a_mask_within_the_budget(lab: LanguageLab, name: str) -> None:
+    mask = lab.mask(TEXT, 0.5, name)
+    n = lengths(lab.encode(TEXT))
+    assert float(lab.cost.masked(mask, n)[0]) <= 0.5 * float(lab.cost.dense(n)[0]) * (1 + 1e-9)
+
+
+def test_griffin_scores_shares() -> None:
+    """Of each layer's activation, token by token: they add up to the number of tokens."""
+    lab = LanguageLab(_source())
+    scores = lab.sensitivity(TEXT, "griffin")
+    tokens = len(lab.tokens(TEXT))
+    for part in (scores.heads, scores.blocks):
+        torch.testing.assert_close(part.sum(-1), torch.full((1, 3), float(tokens)))
+
+
+def test_a_static_mask_is_the_same_for_every_prompt(lab: LanguageLab) -> None:
+    static = lab.static("griffin", ["a warm film", "the film is bad"])
+    masks = [lab.mask(text, 0.5, static) for text in ("a warm film is", "very dull the film")]
+    assert torch.equal(masks[0].blocks, masks[1].blocks)
+    assert lab.scorer("constant") is lab.scorer("constant")  # calibrated once
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda lab: lab.prune("  "), "a text with at least one word"),
+        (lambda lab: lab.prune(7), "prompt 7"),
+        (lambda lab: lab.prune(TEXT, keep=1.5), "keep=1.5"),
+        (lambda lab: lab.prune(TEXT, scorer="router"), "scorer='router'.*griffin"),
+        (lambda lab: lab.prune(TEXT, chat=True), "no chat template"),
+        (lambda lab: lab.prune(TEXT, scope="head"), "scope='head'"),
+        (lambda lab: lab.generate(TEXT, max_new_tokens=600), "prompt and continuation together"),
+        (lambda lab: lab.generate("film " * 600), "602 tokens"),
+        (lambda lab: lab.perplexity("film", start=9), "start=9"),
+        (lambda lab: lab.static("griffin", []), "no text"),
+        (lambda lab: LanguageLab(_source(), device="cuda:7"), "device='cuda:7'"),
+        (lambda lab: LanguageLab(_source(), device="moon"), "device='moon'"),
+        (lambda lab: LanguageLab(_source(), dtype="int8"), "dtype='int8'"),
+        (lambda lab: evaluate_language(lab, ["constant"]), "scorers constant"),
+        (lambda lab: evaluate_language(lab, passages=PASSAGES[:2]), "2 passages"),
+        (lambda lab: bench_language(lab, new_tokens=1), "new_tokens=1"),
+    ],
+)
+def test_mistakes(lab: LanguageLab, call: Any, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        call(lab)
+
+
+def test_a_chat_template_is_used_where_there_is_one(folder: str) -> None:
+    lab = LanguageLab.from_pretrained(folder)
+    lab.tokenizer.chat_template = "{% for m in messages %}the {{ m['content'] }} is{% endfor %}"
+    assert lab.is_chat
+    assert "".join(lab.tokens("film")) == "thefilmis"
+    assert "".join(lab.tokens("film", chat=False)) == "[CLS]film[SEP]"
+
+
+def test_a_classifier_is_no_language_model(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(LabError, match=r"LanguageLab\.from_pretrained"):
+        Lab.from_pretrained(folder)
+    with pytest.raises(LabError, match=r"Lab\.from_pretrained"):
+        LanguageLab.from_pretrained(save_toy(tmp_path))
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", "utf-8")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(LabError, match="pickle"):
+        LanguageLab.from_pretrained(tmp_path)
+
+
+def test_bfloat16(folder: str) -> None:
+    lab = LanguageLab.from_pretrained(folder, dtype=torch.bfloat16)
+    run = lab.prune(TEXT, keep=0.6, max_new_tokens=4)
+    assert run.sensitivity.heads.shape == (1, 3, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu(folder: str) -> None:
+    lab = LanguageLab.from_pretrained(folder, device="cuda", dtype=torch.bfloat16)
+    for scorer in DYNAMIC:
+        assert lab.prune(TEXT, keep=0.6, scorer=scorer, max_new_tokens=4).pruned.steps <= 3
+    assert evaluate_language(lab, ["griffin"], [0.6], passages=PASSAGES).rows
+
+
+def test_devices_are_checked() -> None:
+    assert check_device("cpu").type == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(LabError, match="no GPU here"):
+            check_device("cuda")
+
+
+def test_the_evaluation_has_its_controls(lab: LanguageLab) -> None:
+    table = evaluate_language(lab, ["griffin", "random"], [1.0, 0.5], passages=PASSAGES)
+    whole, half, _, chance = table.rows
+    assert whole.own.losses == pytest.approx(table.dense.losses, abs=1e-4)
+    assert (whole.own.agreement, whole.macs) == (1.0, 1.0)
+    assert half.static is not None
+    assert half.gain is not None
+    mean = sum(half.static.losses) / 3 - sum(half.own.losses) / 3
+    assert half.gain[0] == pytest.approx(mean)
+    assert half.gain[1] <= half.gain[0] <= half.gain[2]
+    assert chance.static is None
+    assert half.own.losses != half.mismatched.losses
+    assert "griffin" in str(table)
+    assert json.dumps(table.record())
+
+
+def test_the_speed_table(lab: LanguageLab) -> None:
+    table = bench_language(lab, 0.5, prompt_tokens=8, new_tokens=4, rounds=5)
+    assert {row.variant for row in table.answer.rows} == {"lean dense", "cut", "transformers dense"}
+    assert table.keep == (0.5, 0.5)
+    assert "decode: cut" in str(table)
+    assert json.dumps(table.record())
+
+
+def test_share_masks_keep_what_they_say(lab: LanguageLab) -> None:
+    mask = share_mask(lab, lab.encode(TEXT), "griffin", 0.5)
+    assert (int(mask.heads.sum()), int(mask.blocks.sum())) == (3, 72)
+
+
+def test_the_texts() -> None:
+    passages, prompts = load_passages(), load_prompts()
+    assert [p.kind for p in passages[:3]] == ["prose", "code", "arithmetic"]
+    assert (len(passages), len(prompts)) == (18, 30)
+    assert len({p.text for p in passages}) == 18
+    assert len({p.text for p in prompts}) == 30
+    for kinds in ([p.kind for p in passages], [p.kind for p in prompts]):
+        assert len({kinds.count(kind) for kind in kinds}) == 1
+    for passage in passages:
+        assert len(passage.text.split()) > 40
+    for line in (line for p in passages for line in p.text.split("\n") if p.kind == "arithmetic"):
+        parts = line.replace(" x ", " * ").split(" = ")
+        if len(parts) == 2 and set(line) <= set("0123456789 +-x="):
+            assert eval(parts[0]) == int(parts[1]), line
+
+
+def test_right_answers(lab: LanguageLab) -> None:
+    prompt = Prompt("?", ("H2O", "x ** 2", "print("), "fact")
+    assert prompt.is_right("it is h2o.")
+    assert prompt.is_right("print('a')")
+    assert prompt.is_right("y = x ** 2")
+    assert not prompt.is_right("H2O2")
+    assert not prompt.is_right("")
+    assert answers(lab, [Prompt("a film", ("film",), "fact")], "griffin", 0.5) in (0.0, 1.0)
+
+
+def test_commands(folder: str) -> None:
+    runner = CliRunner()
+    made = runner.invoke(app, ["generate", TEXT, "--model", folder, "--tokens", "4"])
+    assert made.exit_code == 0, made.output
+    assert "agreement on the dense tokens" in made.output
+    command = ["language", "--model", folder, "--scorers", "griffin", "--keeps", "0.5", "--json"]
+    made = runner.invoke(app, command)
+    assert made.exit_code == 0, made.output
+    (row,) = json.loads(made.stdout)["rows"]
+    assert (row["scorer"], row["keep"]) == ("griffin", 0.5)
+    made = runner.invoke(app, [*command, "--speed", "--rounds", "5"])
+    assert json.loads(made.stdout)["prompt_tokens"] == 64
+
+
+def _source() -> Any:
+    from dsgp_lab.language_models import LanguageModel
+
+    return LanguageModel(toy_model("llama", max_position_embeddings=512), toy_tokenizer(), "toy")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_language_model(), reason="no language model: make lab-llm")
+def test_the_embedded_model() -> None:
+    """It loads without a network, answers, and cut to a prompt equals its gated self."""
+    lab = LanguageLab()
+    assert (lab.anatomy.num_layers, lab.anatomy.num_heads, lab.anatomy.queries_per_head) == (30, 3, 3)
+    assert "Paris" in lab.generate("What is the capital of France?", max_new_tokens=12).text
+    run = lab.prune("What is the capital of France?", keep=0.8, max_new_tokens=12)
+    inputs = lab.encode(run.prompt)
+    with torch.no_grad(), gated(lab.anatomy, run.mask):
+        expected = lab.anatomy.logits(inputs)
+    got = lab.subnetwork(inputs, run.mask).logits
+    assert float((got - expected).abs().max()) <= 1e-4
