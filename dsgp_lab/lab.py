@@ -18,7 +18,7 @@ from dsgp_lab.batching import collate, encode
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.models import TaskModel, load_pretrained
-from dsgp_lab.plan import Scope
+from dsgp_lab.plan import Scope, check_keep
 from dsgp_lab.pruner import DynamicPruner
 from dsgp_lab.regimes import Regime, load_model, load_router
 from dsgp_lab.results import Comparison, Prediction, PrunedRun, Text
@@ -28,6 +28,7 @@ from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import SHARED, TASKS, Examples, load_teaching
 
 if TYPE_CHECKING:
+    from dsgp_lab.panels import Explorer
     from dsgp_lab.views import View
 
 CALIBRATION = 128
@@ -142,7 +143,7 @@ class Lab:
             mask=batch.mask,
             macs=batch.macs[0],
             timings=batch.timings,
-            notices=self._notices(text, inputs),
+            notices=self.notices(text, inputs),
         )
 
     def heatmap(
@@ -193,6 +194,17 @@ class Lab:
             swapped_a=under(a, second),
             swapped_b=under(b, first),
         )
+
+    def explore(self, text: Text, keep: float = 0.6, scorer: str = "first_order") -> Explorer:
+        """The live panel of a text: sliders, masks, prediction, operations and measured time.
+
+        Make it the last line of a cell. Needs Jupyter with ipywidgets and anywidget.
+        """
+        from dsgp_lab.exploration import Choice
+        from dsgp_lab.panels import Explorer
+
+        check_keep(keep)
+        return Explorer(self, Choice(text, self.name, self.regime, scorer, keep))
 
     def scorer(self, scorer: str | Scorer | Router) -> Scorer | Router:
         """A scorer by name; "flap" and "constant" are calibrated on the task's teaching set first.
@@ -259,7 +271,7 @@ class Lab:
             raise LabError(got="an empty text", allowed=wanted, hint="write at least one word")
         return tuple(columns)
 
-    def _notices(self, text: Text, inputs: Inputs) -> tuple[str, ...]:
+    def notices(self, text: Text, inputs: Inputs) -> tuple[str, ...]:
         """What the user should know about how the text was read."""
         notices = []
         full = len(encode(self.tokenizer, [self._checked(text)], 10**9)[0].ids)
