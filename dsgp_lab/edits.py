@@ -40,7 +40,8 @@ def edit_mask(
 
     A layer with a count keeps its best units by score. Empty counts leave every layer to the plan.
 
-    >>> scores = Sensitivity(torch.tensor([[[3.0, 1.0, 2.0]]]), torch.tensor([[[1.0]]]), "made up", torch.tensor([0]))
+    >>> heads, blocks = torch.tensor([[[3.0, 1.0, 2.0]]]), torch.tensor([[[1.0]]])
+    >>> scores = Sensitivity(heads, blocks, "made up", macs=torch.tensor([0]))
     >>> planned = Mask(torch.tensor([[[True, False, False]]]), torch.tensor([[[True]]]))
     >>> edit_mask(planned, scores, heads=[2]).heads.tolist()
     [[[True, False, True]]]
@@ -70,7 +71,9 @@ def edit_mask(
 def check_unit(unit: Unit, mask: Mask) -> None:
     """Raise LabError unless the unit is one of the mask's."""
     if unit.kind not in ("head", "block"):
-        raise LabError(got=f"a unit of kind {unit.kind!r}", allowed="head or block", hint="Unit('head', 0, 0)")
+        raise LabError(
+            got=f"a unit of kind {unit.kind!r}", allowed="head or block", hint="Unit('head', 0, 0)"
+        )
     part = mask.heads if unit.kind == "head" else mask.blocks
     _, layers, units = part.shape
     if not (0 <= unit.layer < layers and 0 <= unit.number < units):
@@ -96,7 +99,9 @@ def _counted(kept: Tensor, scores: Tensor, counts: Counts, kind: Kind) -> Tensor
             continue
         if not 0 <= count <= units:
             raise LabError(
-                got=f"{count} {kind}s in layer {layer}", allowed=f"0 to {units}", hint="choose a number between"
+                got=f"{count} {kind}s in layer {layer}",
+                allowed=f"0 to {units}",
+                hint="choose a number between",
             )
         best = scores[0, layer].argsort(descending=True, stable=True)[:count]
         kept[0, layer] = torch.zeros(units, dtype=torch.bool).scatter(0, best.cpu(), True)

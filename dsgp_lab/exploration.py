@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -275,7 +276,7 @@ class Exploration:
                 raise Cancelled
             lab.subnetwork.dense(scored.inputs)
 
-        setting = f"{lab.name}, {len(scored.tokens)} tokens, batch 1"
+        setting = f"{shown_name(lab.name)}, {len(scored.tokens)} tokens, batch 1"
         return measure_latency({DENSE: dense, CUT: cut}, DENSE, rounds=rounds, warmup=1, setting=setting)
 
     def rounds_in(self, choice: Choice, scored: Scored, seconds: float) -> int:
@@ -340,6 +341,11 @@ def with_unit(mask: Mask, unit: Unit, runs: bool) -> Mask:
     heads, blocks = mask.heads.clone(), mask.blocks.clone()
     (heads if unit.kind == "head" else blocks)[0, unit.layer, unit.number] = runs
     return Mask(heads, blocks)
+
+
+def shown_name(model: str) -> str:
+    """What a model is called on screen and in files: a folder by its last part, not by its path."""
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def _has_model(task: str, regime: Regime) -> bool:

@@ -29,6 +29,7 @@ from dsgp_lab.tasks import SHARED, TASKS, Examples, load_teaching
 
 if TYPE_CHECKING:
     from dsgp_lab.panels import Explorer
+    from dsgp_lab.snapshot import Snapshot
     from dsgp_lab.views import View
 
 CALIBRATION = 128
@@ -66,6 +67,13 @@ class Lab:
     ) -> Lab:
         """A lab on your own checkpoint folder or a hub id; the tokenizer is found with it."""
         return cls(load_pretrained(path_or_id, trust_remote_code=trust_remote_code), block_size)
+
+    @staticmethod
+    def restore(path: str | Path) -> Snapshot:
+        """What the explorer exported (.json or .html): the same scores and mask; `.explore()` opens it."""
+        from dsgp_lab.snapshot import Snapshot
+
+        return Snapshot.load(path)
 
     def on(self, task: str) -> Lab:
         """The lab of another task in the same regime."""

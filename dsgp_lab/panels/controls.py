@@ -7,10 +7,9 @@ from typing import Any
 
 import ipywidgets as w
 
-from dsgp_lab.edits import Kind, Unit
+from dsgp_lab.edits import Counts, Kind, Unit
 from dsgp_lab.mask import Mask
 
-WIDE = w.Layout(width="100%")
 SHORT: dict[str, str] = {"description_width": "initial"}
 
 
@@ -25,7 +24,7 @@ class LayerSliders:
         layers: int,
         heads: int,
         blocks: int,
-        changed: Callable[[tuple[int | None, ...], tuple[int | None, ...]], None],
+        changed: Callable[[Counts, Counts], None],
     ) -> None:
         self._changed = changed
         self._quiet = False
@@ -44,7 +43,7 @@ class LayerSliders:
                 slider.observe(self._on_move(kind, layer), names="value")
                 self.sliders[kind].append(slider)
         rows = [
-            w.HBox([self.sliders["head"][layer], self.sliders["block"][layer]], layout=_wrap())
+            w.HBox([self.sliders["head"][layer], self.sliders["block"][layer]], layout=wrapping())
             for layer in reversed(range(layers))
         ]
         self.widget = w.VBox(rows, layout=w.Layout(max_height="420px", overflow="auto"))
@@ -92,16 +91,17 @@ class UnitChooser:
         self._units, self._chosen, self._quiet = units, chosen, False
         options = [("head", "head"), ("neuron block", "block")]
         narrow = w.Layout(width="150px")
-        self.kind = w.Dropdown(options=options, description="unit", layout=w.Layout(width="200px"), style=SHORT)
-        self.layer = w.BoundedIntText(max=layers - 1, description="layer", layout=narrow, style=SHORT)
-        self.number = w.BoundedIntText(max=units["head"] - 1, description="number", layout=narrow, style=SHORT)
-        self.button = w.Button(
-            description="Toggle unit", tooltip="Switch the chosen unit off or on", icon="power-off"
+        self.kind = w.Dropdown(
+            options=options, description="unit", layout=w.Layout(width="200px"), style=SHORT
         )
-        self.button.on_click(lambda _: toggled(self.unit))
+        self.layer = w.BoundedIntText(max=layers - 1, description="layer", layout=narrow, style=SHORT)
+        self.number = w.BoundedIntText(
+            max=units["head"] - 1, description="number", layout=narrow, style=SHORT
+        )
+        self.button = button("Toggle unit", "Switch the chosen unit off or on", lambda: toggled(self.unit))
         for control in (self.kind, self.layer, self.number):
             control.observe(self._on_change, names="value")
-        self.widget = w.HBox([self.kind, self.layer, self.number, self.button], layout=_wrap())
+        self.widget = w.HBox([self.kind, self.layer, self.number, self.button], layout=wrapping())
 
     @property
     def unit(self) -> Unit:
@@ -122,5 +122,25 @@ class UnitChooser:
             self._chosen(self.unit)
 
 
-def _wrap() -> w.Layout:
+def wrapping() -> w.Layout:
+    """A row that goes on below where it is too wide."""
     return w.Layout(flex_flow="row wrap", align_items="center", width="100%")
+
+
+def stretching() -> w.Layout:
+    """Of a control that takes what room there is."""
+    return w.Layout(flex="1 1 320px", min_width="260px", width="auto")
+
+
+def button(name: str, tooltip: str, pressed: Callable[[], None]) -> w.Button:
+    """A button as wide as its name."""
+    made = w.Button(description=name, tooltip=tooltip, layout=w.Layout(width="auto"))
+    made.on_click(lambda _: pressed())
+    return made
+
+
+def close_all(widget: w.Widget) -> None:
+    """Close a widget and everything in it."""
+    for child in getattr(widget, "children", ()):
+        close_all(child)
+    widget.close()

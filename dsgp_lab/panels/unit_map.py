@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from dsgp_lab.edits import Kind, Unit
 from dsgp_lab.mask import Mask
 from dsgp_lab.views.style import ORANGE
-from dsgp_lab.views.view import View
+from dsgp_lab.views.view import CONFIG, View
 
 KINDS: tuple[Kind, Kind] = ("head", "block")
 
@@ -24,7 +24,7 @@ class UnitMap:
     """
 
     def __init__(self, view: View, clicked: Callable[[Unit], None]) -> None:
-        self.widget = go.FigureWidget(view.figure)
+        self.widget = live(view)
         for number, axes in enumerate((("x", "y"), ("x2", "y2"))):
             self.widget.add_scatter(
                 x=[],
@@ -43,6 +43,13 @@ class UnitMap:
             )
             self.widget.data[2 * number].on_click(self._on_click(KINDS[number], clicked))
         self._selected: Unit | None = None
+
+    def fits(self, view: View) -> bool:
+        """Whether another view has the same units."""
+        shapes = [
+            [np.shape(figure.data[number].z) for number in (0, 2)] for figure in (self.widget, view.figure)
+        ]
+        return bool(shapes[0] == shapes[1])
 
     def draw(self, view: View) -> None:
         """Replace scores, scale, mask and title by those of another view of the same model."""
@@ -82,6 +89,13 @@ class UnitMap:
                 clicked(Unit(kind, list(trace.y).index(points.ys[0]), number))
 
         return on_click
+
+
+def live(view: View) -> go.FigureWidget:
+    """A view as a widget, without the tool bar's buttons that do not belong here."""
+    widget = go.FigureWidget(view.figure)
+    widget._config = widget._config | CONFIG
+    return widget
 
 
 def _frame(unit: Unit) -> dict[str, Any]:

@@ -20,7 +20,7 @@ FONT = "font:14px/1.45 var(--jp-ui-font-family, 'DejaVu Sans', Verdana, Arial, s
 
 def card(title: str, body: str, note: str = "") -> str:
     """A titled box; `body` is HTML, title and note are plain text."""
-    foot = f'<div style="color:{SOFT};font-size:13px">{escape(note)}</div>' if note else ""
+    foot = f'<div style="color:{SOFT};font-size:13px;margin-top:4px">{escape(note)}</div>' if note else ""
     return (
         f'<section style="{FONT};color:{INK};border:1px solid {LINE};border-radius:4px;padding:8px 12px;'
         f'margin:0 0 8px 0"><div style="font-weight:600;margin-bottom:2px">{escape(title)}</div>{body}{foot}'
@@ -61,7 +61,7 @@ def prediction_card(
     rows = ""
     for label, whole, cut in zip(labels, dense, pruned, strict=True):
         rows += f'<div style="margin-top:4px">{escape(label)}</div>'
-        rows += _pair("dense", whole, f"{whole:.1%}", "") + _pair("pruned", cut, f"{cut:.1%}", pale)
+        rows += _pair("dense", whole, _percent(whole), "") + _pair("pruned", cut, _percent(cut), pale)
     whole_best = max(range(len(labels)), key=lambda i: dense[i])
     cut_best = max(range(len(labels)), key=lambda i: pruned[i])
     verdict = (
@@ -77,24 +77,33 @@ def prediction_card(
 def _pair(name: str, share: float, value: str, style: str) -> str:
     colour, hatched = (GREY, False) if name == "dense" else (BLUE, True)
     return (
-        f'<div style="display:grid;grid-template-columns:58px 1fr 58px;gap:8px;align-items:center;{style}">'
+        f'<div style="display:grid;grid-template-columns:56px 1fr 62px;gap:8px;align-items:center;{style}">'
         f'<span style="color:{SOFT}">{name}</span>{bar(share, colour, hatched=hatched)}'
         f'<span style="text-align:right">{escape(value)}</span></div>'
     )
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
 
 
 def macs_card(kept: int, dense: int, scorer: int, charged: bool, keep: float, edited: bool) -> str:
     """A gauge of the operations: what runs, of the dense model's, beside the budget."""
     share = (kept + (scorer if charged else 0)) / dense
     mark = (
-        f'<div style="position:relative;height:10px;margin-top:-10px" aria-hidden="true"><div style="position:'
-        f'absolute;left:{100 * keep:.1f}%;top:-3px;width:2px;height:16px;background:{ORANGE}"></div></div>'
+        '<div style="position:relative;height:10px;margin-top:-10px" aria-hidden="true">'
+        f'<div style="position:absolute;left:{100 * keep:.1f}%;top:-3px;width:2px;height:16px;'
+        f'background:{ORANGE}"></div></div>'
     )
     body = (
-        f'<div><span style="font-size:22px;font-weight:600">{share:.1%}</span> of the dense operations'
-        f" (budget {keep:.0%})</div>{bar(share, BLUE, hatched=True)}{mark}"
+        f'<div><span style="font-size:22px;font-weight:600">{_percent(share)}</span> of the dense operations'
+        f" (budget {_percent(keep, 0)})</div>{bar(share, BLUE, hatched=True)}{mark}"
     )
-    own = f"{scorer / dense:.1%} of dense" if scorer / dense >= 0.0005 or not scorer else "under 0.1 % of dense"
+    own = (
+        f"{_percent(scorer / dense)} of dense"
+        if scorer / dense >= 0.0005 or not scorer
+        else "under 0.1 % of dense"
+    )
     kind = "counted in" if charged else "an instrument, not counted in"
     parts = [f"{kept / 1e6:.1f} of {dense / 1e6:.1f} million MACs run. Scorer: {own}, {kind}."]
     if edited:
@@ -121,8 +130,8 @@ def latency_card(
         f'<div><span style="font-size:22px;font-weight:600">{ratio[0]:.2f}</span> of the dense time,'
         f" 95 % interval {ratio[1]:.2f} to {ratio[2]:.2f}</div>"
         + _ruler(ratio, control)
-        + f'<div style="color:{SOFT}">cut {times[1]:.1f} ms, dense {times[0]:.1f} ms; dense against itself (A/A)'
-        f" {control[0]:.2f}, {control[1]:.2f} to {control[2]:.2f}</div>"
+        + f'<div style="color:{SOFT}">cut {times[1]:.1f} ms, dense {times[0]:.1f} ms; dense against itself'
+        f" (A/A) {control[0]:.2f}, {control[1]:.2f} to {control[2]:.2f}</div>"
     )
     verdict = "" if told_apart(ratio, control) else "No measurable difference from dense. "
     return card("Measured time", body, f"{verdict}{rounds} paired rounds, {setting}. {note}".strip())
@@ -144,15 +153,17 @@ def _ruler(ratio: tuple[float, float, float], control: tuple[float, float, float
         low, high = (100 * min(v, 1.4) / 1.4 for v in (values[1], values[2]))
         middle = 100 * min(values[0], 1.4) / 1.4
         return (
-            f'<div style="position:absolute;left:{low:.1f}%;width:{max(high - low, 0.5):.1f}%;top:{top + 3}px;'
-            f'height:4px;background:{colour};opacity:.6"></div><div style="position:absolute;left:{middle:.1f}%;'
-            f'top:{top}px;width:3px;height:10px;background:{colour}"></div>'
+            f'<div style="position:absolute;left:{low:.1f}%;width:{max(high - low, 0.5):.1f}%;'
+            f'top:{top + 3}px;height:4px;background:{colour};opacity:.6"></div>'
+            f'<div style="position:absolute;left:{middle:.1f}%;top:{top}px;width:3px;height:10px;'
+            f'background:{colour}"></div>'
         )
 
     one = 100 / 1.4
     return (
         f'<div style="position:relative;height:28px;margin:2px 0" aria-hidden="true">'
         f'<div style="position:absolute;left:{one:.1f}%;top:0;width:1px;height:28px;background:{INK}"></div>'
+        f'<div style="position:absolute;left:{one:.1f}%;top:-3px;margin-left:4px;font-size:12px">1</div>'
         f"{interval(ratio, BLUE, 2)}{interval(control, GREY, 15)}</div>"
     )
 
@@ -189,8 +200,8 @@ def toggled_card(unit: str, runs: bool, estimate: float, alone: float, here: flo
 def error_card(sentence: str, traceback: str = "") -> str:
     """An error as a sentence, its traceback folded."""
     fold = (
-        f'<details><summary>Details</summary><pre style="white-space:pre-wrap;font-size:12px">{escape(traceback)}'
-        "</pre></details>"
+        '<details><summary>Details</summary><pre style="white-space:pre-wrap;font-size:12px">'
+        f"{escape(traceback)}</pre></details>"
         if traceback
         else ""
     )
@@ -205,4 +216,5 @@ def notice_card(notices: Sequence[str]) -> str:
     if not notices:
         return ""
     lines = "<br>".join(escape(notice) for notice in notices)
-    return f'<div style="{FONT};color:{INK};border-left:4px solid {ORANGE};padding:2px 10px;margin:0 0 8px 0">{lines}</div>'
+    style = f"{FONT};color:{INK};border-left:4px solid {ORANGE};padding:2px 10px;margin:0 0 8px 0"
+    return f'<div style="{style}">{lines}</div>'
