@@ -17,20 +17,25 @@ from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.batching import collate, encode
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
+from dsgp_lab.mask import Mask
 from dsgp_lab.models import TaskModel, load_pretrained
 from dsgp_lab.plan import Scope, check_keep
 from dsgp_lab.pruner import DynamicPruner
 from dsgp_lab.regimes import Regime, load_model, load_router
 from dsgp_lab.results import Comparison, Prediction, PrunedRun, Text
 from dsgp_lab.router import Router
-from dsgp_lab.sensitivity import Constant, Flap, Scorer, Sensitivity, make_scorer
+from dsgp_lab.sensitivity import Constant, Flap, Scorer, Sensitivity, lengths, make_scorer
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import SHARED, TASKS, Examples, load_teaching
 
 if TYPE_CHECKING:
+    from dsgp_lab.gallery import Gallery
     from dsgp_lab.panels import Explorer
     from dsgp_lab.snapshot import Snapshot
     from dsgp_lab.views import View
+
+BATCH = 32
+"""Texts that are run together where many are given."""
 
 CALIBRATION = 128
 """Teaching examples that static scores are averaged over, unless others are given."""
@@ -203,6 +208,38 @@ class Lab:
             swapped_b=under(b, first),
         )
 
+    def gallery(
+        self,
+        texts: Sequence[Text],
+        keep: float = 0.5,
+        scorer: str | Scorer | Router = "first_order",
+        tags: Sequence[str] = (),
+    ) -> Gallery:
+        """The masks of many texts under one budget: which units all of them run, none, or some.
+
+        `tags` says what each text is about, for `gallery.view("tag")`.
+        """
+        from dsgp_lab.gallery import MOST, Gallery
+
+        texts, tags = list(texts), tuple(tags)
+        if not 2 <= len(texts) <= MOST or len(tags) not in (0, len(texts)):
+            raise LabError(
+                got=f"{len(texts)} texts and {len(tags)} tags",
+                allowed=f"2 to {MOST} texts, and a tag for each or none at all",
+                hint="take a sample, for example load_teaching('sst2').sample(60)",
+            )
+        pruner = DynamicPruner(self.subnetwork, self.scorer(scorer), keep)
+        masks, logits, counts = [], [], []
+        for start in range(0, len(texts), BATCH):
+            inputs = self.encode(texts[start : start + BATCH])
+            batch = pruner(inputs)
+            masks.append(batch.mask)
+            logits += list(batch.dense_logits)
+            counts += lengths(inputs).tolist()
+        labels = tuple(Prediction.of(row, self.labels).label for row in logits)
+        name = scorer if isinstance(scorer, str) else type(scorer).__name__
+        return Gallery(tuple(texts), Mask.stack(masks), tuple(counts), labels, keep, name, tags)
+
     def explore(self, text: Text, keep: float = 0.6, scorer: str = "first_order") -> Explorer:
         """The live panel of a text: sliders, masks, prediction, operations and measured time.
 
@@ -250,9 +287,9 @@ class Lab:
             examples = load_teaching(self.task.name)
             examples = examples.sample(min(CALIBRATION, len(examples)))
         batches: list[tuple[Inputs, Tensor | None]] = []
-        for start in range(0, len(examples), 32):
-            texts = [t[0] if len(t) == 1 else (t[0], t[1]) for t in examples.texts[start : start + 32]]
-            labels = torch.tensor(examples.labels[start : start + 32], device=self.anatomy.device)
+        for start in range(0, len(examples), BATCH):
+            texts = [t[0] if len(t) == 1 else (t[0], t[1]) for t in examples.texts[start : start + BATCH]]
+            labels = torch.tensor(examples.labels[start : start + BATCH], device=self.anatomy.device)
             batches.append((self.encode(texts), labels))
         return batches
 
