@@ -19,18 +19,25 @@ from dsgp_lab.calibration import CostTable
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.latency_budget import LatencyBudget
+from dsgp_lab.mask import Mask
 from dsgp_lab.models import TaskModel, load_pretrained
-from dsgp_lab.plan import Scope
+from dsgp_lab.plan import Scope, check_keep
 from dsgp_lab.pruner import DynamicPruner
 from dsgp_lab.regimes import Regime, load_model, load_router
 from dsgp_lab.results import Comparison, Prediction, PrunedRun, Text
 from dsgp_lab.router import Router
-from dsgp_lab.sensitivity import Constant, Flap, Scorer, Sensitivity, make_scorer
+from dsgp_lab.sensitivity import Constant, Flap, Scorer, Sensitivity, lengths, make_scorer
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import SHARED, TASKS, Examples, load_teaching
 
 if TYPE_CHECKING:
+    from dsgp_lab.gallery import Gallery
+    from dsgp_lab.panels import Explorer
+    from dsgp_lab.snapshot import Snapshot
     from dsgp_lab.views import View
+
+BATCH = 32
+"""Texts that are run together where many are given."""
 
 CALIBRATION = 128
 """Teaching examples that static scores are averaged over, unless others are given."""
@@ -68,6 +75,13 @@ class Lab:
     ) -> Lab:
         """A lab on your own checkpoint folder or a hub id; the tokenizer is found with it."""
         return cls(load_pretrained(path_or_id, trust_remote_code=trust_remote_code), block_size)
+
+    @staticmethod
+    def restore(path: str | Path) -> Snapshot:
+        """What the explorer exported (.json or .html): the same scores and mask; `.explore()` opens it."""
+        from dsgp_lab.snapshot import Snapshot
+
+        return Snapshot.load(path)
 
     def on(self, task: str) -> Lab:
         """The lab of another task in the same regime."""
@@ -151,7 +165,7 @@ class Lab:
             mask=batch.mask,
             macs=batch.macs[0],
             timings=batch.timings,
-            notices=self._notices(text, inputs),
+            notices=self.notices(text, inputs),
             predicted_ms=None if table is None else table.predict(batch.mask, inputs["input_ids"].shape[1]),
         )
 
@@ -217,6 +231,49 @@ class Lab:
             swapped_b=under(b, first),
         )
 
+    def gallery(
+        self,
+        texts: Sequence[Text],
+        keep: float = 0.5,
+        scorer: str | Scorer | Router = "first_order",
+        tags: Sequence[str] = (),
+    ) -> Gallery:
+        """The masks of many texts under one budget: which units all of them run, none, or some.
+
+        `tags` says what each text is about, for `gallery.view("tag")`.
+        """
+        from dsgp_lab.gallery import MOST, Gallery
+
+        texts, tags = list(texts), tuple(tags)
+        if not 2 <= len(texts) <= MOST or len(tags) not in (0, len(texts)):
+            raise LabError(
+                got=f"{len(texts)} texts and {len(tags)} tags",
+                allowed=f"2 to {MOST} texts, and a tag for each or none at all",
+                hint="take a sample, for example load_teaching('sst2').sample(60)",
+            )
+        pruner = DynamicPruner(self.subnetwork, self.scorer(scorer), keep)
+        masks, logits, counts = [], [], []
+        for start in range(0, len(texts), BATCH):
+            inputs = self.encode(texts[start : start + BATCH])
+            batch = pruner(inputs)
+            masks.append(batch.mask)
+            logits += list(batch.dense_logits)
+            counts += lengths(inputs).tolist()
+        labels = tuple(Prediction.of(row, self.labels).label for row in logits)
+        name = scorer if isinstance(scorer, str) else type(scorer).__name__
+        return Gallery(tuple(texts), Mask.stack(masks), tuple(counts), labels, keep, name, tags)
+
+    def explore(self, text: Text, keep: float = 0.6, scorer: str = "first_order") -> Explorer:
+        """The live panel of a text: sliders, masks, prediction, operations and measured time.
+
+        Make it the last line of a cell. Needs Jupyter with ipywidgets and anywidget.
+        """
+        from dsgp_lab.exploration import Choice
+        from dsgp_lab.panels import Explorer
+
+        check_keep(keep)
+        return Explorer(self, Choice(text, self.name, self.regime, scorer, keep))
+
     def scorer(self, scorer: str | Scorer | Router) -> Scorer | Router:
         """A scorer by name; "flap" and "constant" are calibrated on the task's teaching set first.
 
@@ -253,9 +310,9 @@ class Lab:
             examples = load_teaching(self.task.name)
             examples = examples.sample(min(CALIBRATION, len(examples)))
         batches: list[tuple[Inputs, Tensor | None]] = []
-        for start in range(0, len(examples), 32):
-            texts = [t[0] if len(t) == 1 else (t[0], t[1]) for t in examples.texts[start : start + 32]]
-            labels = torch.tensor(examples.labels[start : start + 32], device=self.anatomy.device)
+        for start in range(0, len(examples), BATCH):
+            texts = [t[0] if len(t) == 1 else (t[0], t[1]) for t in examples.texts[start : start + BATCH]]
+            labels = torch.tensor(examples.labels[start : start + BATCH], device=self.anatomy.device)
             batches.append((self.encode(texts), labels))
         return batches
 
@@ -282,7 +339,7 @@ class Lab:
             raise LabError(got="an empty text", allowed=wanted, hint="write at least one word")
         return tuple(columns)
 
-    def _notices(self, text: Text, inputs: Inputs) -> tuple[str, ...]:
+    def notices(self, text: Text, inputs: Inputs) -> tuple[str, ...]:
         """What the user should know about how the text was read."""
         notices = []
         full = len(encode(self.tokenizer, [self._checked(text)], 10**9)[0].ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from dsgp_lab.pruner import Timings
 from dsgp_lab.report import Report
 from dsgp_lab.sensitivity import Sensitivity
 from dsgp_lab.sensitivity.targets import margin
+
+if TYPE_CHECKING:
+    from dsgp_lab.views.view import View
 
 Text = str | tuple[str, str]
 """A single text, or a pair for the tasks that compare two."""
@@ -139,6 +143,22 @@ class Comparison:
     rank_correlation: float
     swapped_a: Prediction
     swapped_b: Prediction
+
+    def view(self) -> View:
+        """Both texts' scores and masks beside each other, on one scale."""
+        from dsgp_lab.views import sensitivity_grid
+
+        runs = (self.a, self.b)
+        names = [run.text if isinstance(run.text, str) else " / ".join(run.text) for run in runs]
+        scores = [(run.sensitivity.heads[0], run.sensitivity.blocks[0]) for run in runs]
+        low = min(float(part.min()) for pair in scores for part in pair)
+        return sensitivity_grid(
+            [(name, *pair) for name, pair in zip(names, scores, strict=True)],
+            masks=[(run.mask.heads[0], run.mask.blocks[0]) for run in runs],
+            title=f"Two texts at {100 * self.a.keep:.0f} % of the operations",
+            unit=f"{self.a.sensitivity.scorer.replace('_', ' ')} score",
+            signed=low < 0,
+        )
 
     def report(self) -> Report:
         """Both texts side by side."""

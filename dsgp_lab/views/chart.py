@@ -115,12 +115,13 @@ Mark = Cells | Bars | Points | Words | Rule
 
 @dataclass(frozen=True)
 class Plot:
-    """One pair of axes and the marks on it."""
+    """One pair of axes and the marks on it; `width` is its part of the row, relative to the others'."""
 
     title: str
     x: Axis
     y: Axis
     marks: tuple[Mark, ...]
+    width: float = 1.0
 
     @property
     def has_cells(self) -> bool:

@@ -205,6 +205,8 @@ def _line(curve: Curve, number: int, x_name: str, y_name: str) -> Line:
 
 def _fact(panel: str, curve: Curve) -> str:
     """One line of the digest: the curve's values, each with its share."""
-    points = zip(curve.x, curve.y, curve.low, curve.high, strict=True)
-    values = ", ".join(f"{short(y)} [{short(low)}, {short(high)}] at {x:.2f}" for x, y, low, high in points)
+    values = ", ".join(
+        f"{short(y)}{'' if low == high else f' [{short(low)}, {short(high)}]'} at {x:.2f}"
+        for x, y, low, high in zip(curve.x, curve.y, curve.low, curve.high, strict=True)
+    )
     return f"{panel}, {curve.name}: {values}"

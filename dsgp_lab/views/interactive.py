@@ -188,7 +188,7 @@ def _cells(mark: Cells, box: Box, place: Layout) -> list[Trace]:
             "tickformat": "~g",
             "title": {"text": escape_label(scale.title), "side": "right", "font": {"size": FONT_PX}},
         }
-    if mark.crossed is None or not mark.crossed.any():
+    if mark.crossed is None:
         return [heat]
     size = min(box.width / mark.values.shape[1], box.height / mark.values.shape[0])
     crosses: Trace = {

@@ -36,7 +36,7 @@ class Layout:
 
 
 def lay_out(chart: Chart) -> Layout:
-    """Give every plot of a row the same inner width, between gutters as wide as its labels need."""
+    """Share a row's inner width among its plots, between gutters as wide as their labels need."""
     notice_top = EDGE + (LINE + 6 if chart.title else 0)
     legend_top = notice_top + (LINE if chart.notice else 0)
     top = float(legend_top + (LINE + 4 if chart.has_legend else 0))
@@ -44,13 +44,13 @@ def lay_out(chart: Chart) -> Layout:
     for row, height in zip(chart.rows, chart.heights, strict=True):
         lefts = [_label_gutter(plot.y, beside=True) for plot in row]
         rights = [_right_gutter(plot) for plot in row]
-        inner = (WIDTH - sum(lefts) - sum(rights)) / len(row)
+        inner = (WIDTH - sum(lefts) - sum(rights)) / sum(plot.width for plot in row)
         top += LINE + 4 if any(plot.title for plot in row) else 6
         left = 0.0
-        for plot_left, plot_right in zip(lefts, rights, strict=True):
+        for plot, plot_left, plot_right in zip(row, lefts, rights, strict=True):
             left += plot_left
-            boxes.append(Box(left, top, inner, height))
-            left += inner + plot_right
+            boxes.append(Box(left, top, inner * plot.width, height))
+            left += inner * plot.width + plot_right
         top += height + max(_label_gutter(plot.x, beside=False) for plot in row)
     return Layout(WIDTH, round(top + EDGE), tuple(boxes), EDGE, notice_top, legend_top)
 
