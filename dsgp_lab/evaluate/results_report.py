@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, ROUTER_METHOD, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
@@ -27,6 +29,44 @@ def reports(rows: pd.DataFrame, averages: pd.DataFrame) -> tuple[Report, ...]:
         if ROUTER_METHOD in set(mine["method"]):
             made.append(_router_report(mine, means, regime))
     return tuple(made)
+
+
+def task_report(rows: pd.DataFrame, task: str) -> Report:
+    """Points that a task loses: a row each regime and method, a column each budget; means over seeds.
+
+    Raises:
+        LabError: a task that the table does not have.
+    """
+    mine = rows[rows["task"] == task]
+    if mine.empty:
+        raise LabError(
+            got=f"task {task!r}",
+            allowed=", ".join(dict.fromkeys(rows["task"])),
+            hint="choose one that the table has",
+        )
+    first = mine.iloc[0]
+    title = f"{task}: points of {first['metric']} lost against the dense checkpoint's {first['dense']:.2f}"
+    return _by_budget(title, mine, f"{first['n']} examples. In brackets: 95 % intervals.")
+
+
+def average_report(averages: pd.DataFrame) -> Report:
+    """The mean losses over tasks: a row each regime, method and number of tasks, a column each budget."""
+    return _by_budget("Points lost, mean over tasks", averages, "In brackets: 95 % intervals.")
+
+
+def _by_budget(title: str, table: pd.DataFrame, note: str) -> Report:
+    pruned = table[table["method"] != DENSE].assign(group=table.get("tasks", 1))
+    keeps = sorted(set(pruned["keep"]))
+    means = pruned.groupby(["regime", "method", "group", "keep"])[["loss", "ci_low", "ci_high"]].mean()
+    there = {place: _interval(*row) for place, row in zip(means.index, means.to_numpy(), strict=True)}
+    lines = []
+    for regime, method in product(REGIMES, METHODS):
+        for group in sorted({place[2] for place in there if place[:2] == (regime, method)}):
+            cells = (there.get((regime, method, group, keep), MISSING) for keep in keeps)
+            tasks = (str(group),) if "tasks" in table else ()
+            lines.append((f"{regime}, {method}", *tasks, *cells))
+    header = ("", *(("tasks",) if "tasks" in table else ()), *(f"at {keep:g}" for keep in keeps))
+    return Report(title, tuple(lines), header, (note,))
 
 
 def readme(rows: pd.DataFrame, averages: pd.DataFrame, machines: Sequence[str]) -> str:
