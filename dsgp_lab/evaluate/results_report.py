@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "-"
+KNOWLEDGE = ("static_fisher", TWIN, ROUTER_METHOD, "oracle_first_order", "oracle_signed")
+"""Methods by what they know: the task, the training for the budget, the input, the whole run."""
 
 
 def reports(rows: pd.DataFrame, averages: pd.DataFrame) -> tuple[Report, ...]:
@@ -52,6 +54,25 @@ def task_report(rows: pd.DataFrame, task: str) -> Report:
 def average_report(averages: pd.DataFrame) -> Report:
     """The mean losses over tasks: a row each regime, method and number of tasks, a column each budget."""
     return _by_budget("Points lost, mean over tasks", averages, "In brackets: 95 % intervals.")
+
+
+def knowledge_report(rows: pd.DataFrame, regime: str) -> Report:
+    """What knowing more is worth: a regime's methods from static scores to oracles, on the tasks of all.
+
+    Mean losses in points over the tasks that every method has, seeds averaged within a task; no intervals.
+    """
+    mine = rows[(rows["regime"] == regime) & rows["method"].isin(KNOWLEDGE)]
+    methods = [name for name in KNOWLEDGE if name in set(mine["method"])]
+    tasks = [task for task, group in mine.groupby("task", sort=False) if set(methods) <= set(group["method"])]
+    means = mine[mine["task"].isin(tasks)].groupby(["keep", "method", "task"])["loss"].mean()
+    table = means.groupby(["keep", "method"]).mean()
+    keeps = sorted({keep for keep, _ in table.index})
+    lines = tuple(
+        (name, *(_points(table[keep, name]) if (keep, name) in table.index else MISSING for keep in keeps))
+        for name in methods
+    )
+    title = f"Regime {regime}: points lost, the more is known the lower"
+    return Report(title, lines, ("", *(f"at {keep:g}" for keep in keeps)), (f"Tasks: {', '.join(tasks)}.",))
 
 
 def _by_budget(title: str, table: pd.DataFrame, note: str) -> Report:
