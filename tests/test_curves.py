@@ -20,6 +20,7 @@ from dsgp_lab.views.curves import Curve, budget_curves, method_curves
 from dsgp_lab.views.gains import gain_bars
 from dsgp_lab.views.lines import BAND
 from dsgp_lab.views.maps import MOST_WORDS, group_map, word_map
+from dsgp_lab.views.picker import curve_picker
 from dsgp_lab.views.view import View
 
 METHODS = ("router", "twin", "mismatched", "static_fisher", "oracle_first_order")
@@ -46,6 +47,10 @@ VIEWS: dict[str, Callable[[str], View]] = {
         {name: [curve("router"), curve("twin", 30)] for name in ("mnli-mm", text, *"abcdef")}, floor=-20
     ),
     "seven panels": lambda text: budget_curves({name: [curve("router")] for name in (text, *"abcdef")}),
+    "picker": lambda text: curve_picker(
+        {name: [curve(method, i) for i, method in enumerate(METHODS)] for name in (text, *"abcdef")},
+        title=text,
+    ),
     "gains": lambda text: gain_bars(
         ["cola", text], {"budget 0.25": ([1, -2], [0.5, -3], [2, -1]), text: ([3, 0], [-1, -1], [4, 1])}
     ),
@@ -154,6 +159,30 @@ def test_the_reference_can_be_left_out() -> None:
     without = budget_curves({"a": [curve("router")]}, reference=None).figure.layout
     assert (len(with_it.shapes), len(without.shapes)) == (1, 0)
     assert with_it.yaxis.range[1] > 0 > without.yaxis.range[1]
+
+
+def test_the_menu_shows_one_panel_on_its_own_scale() -> None:
+    panels = {"a": [curve("router")], "none": [], "b": [curve("router"), curve("twin", 40)]}
+    view = curve_picker(panels, title="One task")
+    (menu,) = view.figure.layout.updatemenus
+    assert [button.label for button in menu.buttons] == ["a", "b"]  # a panel without a curve is left out
+    assert [bool(trace.visible) for trace in view.figure.data] == [True] * 3 + [False] * 6
+    alone = budget_curves({"b": panels["b"]}, title="One task").figure
+    shown, changed = menu.buttons[1].args
+    assert shown["visible"] == [False] * 3 + [True] * 6
+    assert list(changed["yaxis.range"]) == list(alone.layout.yaxis.range)
+    assert list(changed["yaxis.tickvals"]) == list(alone.layout.yaxis.tickvals)
+    assert [note["text"] for note in changed["annotations"]] == ["One task", "b"]
+    first = budget_curves({"a": panels["a"]}, title="One task")
+    assert view.png() == first.png()
+    assert "Panels: a, b" in view.digest
+    assert first.digest.splitlines()[1] in view.digest
+
+
+def test_a_single_panel_needs_no_menu_and_none_is_an_error() -> None:
+    assert not curve_picker({"a": [curve("router")]}).figure.layout.updatemenus
+    with pytest.raises(LabError, match="no curves"):
+        curve_picker({"a": []})
 
 
 # Gains and maps

@@ -280,6 +280,46 @@ def test_an_average_of_fewer_tasks_is_not_printed() -> None:
     assert re.search(r"^mean of 8 +0\.5 +0\.500 ", str(every), re.MULTILINE)
 
 
+def test_a_task_and_the_averages_have_a_row_each_method_and_a_column_each_budget() -> None:
+    more = [made_cell("sst2", "router", 0.25, flip=0.4)]
+    seeds = [made_cell("sst2", "mismatched", 0.5, flip=0.9, seed=1)]
+    table = Results(*_both([*grid(("sst2", "rte")), *more, *seeds]), ("a machine",))
+    report = table.task_report("sst2")
+    assert report.header == ("", "at 0.25", "at 0.5")
+    lines = {row[0]: row[1:] for row in report.rows}
+    assert list(lines) == ["frozen, twin", "frozen, router", "frozen, mismatched"]
+    assert lines["frozen, twin"][0] == "-"
+    mine = table.rows.query("task == 'sst2' and method == 'mismatched'")[["loss", "ci_low", "ci_high"]].mean()
+    assert lines["frozen, mismatched"][1] == f"{mine.iloc[0]:.2f} [{mine.iloc[1]:.2f}, {mine.iloc[2]:.2f}]"
+    assert "60 examples" in report.notes[0]
+    means = table.average_report()
+    assert [row[:2] for row in means.rows if row[0] == "frozen, router"] == [
+        ("frozen, router", "1"),  # at 0.25 on one task, at 0.5 on two: rows of their own
+        ("frozen, router", "2"),
+    ]
+    with pytest.raises(LabError, match=r"task 'cola'\. Allowed: sst2, rte"):
+        table.task_report("cola")
+
+
+def test_complete_averages_are_those_over_all_tasks_of_the_regime() -> None:
+    more = [made_cell("sst2", "router", 0.25, flip=0.4)]
+    table = Results(*_both([*grid(("sst2", "rte")), *more]), ("a machine",))
+    assert set(table.averages["tasks"]) == {1, 2}
+    complete = table.complete_averages()
+    assert set(complete["tasks"]) == {2}
+    assert len(complete) == len(table.averages) - 1
+
+
+def test_what_is_known_is_compared_on_common_tasks() -> None:
+    oracle = [made_cell("rte", "oracle_signed", 0.5, flip=0.05)]
+    table = Results(*_both([*grid(("sst2", "rte")), *oracle]), ("a machine",))
+    report = table.knowledge_report("frozen")
+    assert [row[0] for row in report.rows] == ["twin", "router", "oracle_signed"]
+    assert report.notes == ("Tasks: rte.",)
+    rte = table.rows[table.rows["task"] == "rte"].set_index("method")["loss"]
+    assert [row[1] for row in report.rows] == [f"{rte[row[0]]:.2f}" for row in report.rows]
+
+
 def _both(cells: list[CellResult]) -> tuple:
     rows, draws = table_of(cells, resamples=100)
     return rows, average(rows, draws)

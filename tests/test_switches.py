@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dsgp_lab import Lab, LabError, Mask
-from dsgp_lab.evaluate.switches import Switches, text_switches, word_switches
+from dsgp_lab.evaluate.switches import Switches, WordEffects, text_switches, word_effects, word_switches
 from dsgp_lab.router import Planner, Router, RouterShape
 
 TEXT = "The film is not very funny"
@@ -118,3 +118,22 @@ def test_mistakes(toy_lab: Lab, router: Router) -> None:
         text_switches(toy_lab, TEXT, {}, 0.5, router)
     with pytest.raises(LabError, match="a router for"):
         word_switches(toy_lab, TEXT, 0.5, Router(RouterShape("layerwise", 2, 2, 2, 8)))
+
+
+def test_words_are_gathered_over_texts(toy_lab: Lab, router: Router) -> None:
+    found = [word_switches(toy_lab, text, 0.5, router) for text in (TEXT, "the film is good")]
+    effects = word_effects(found)
+    assert effects.switched["the"] == (int(found[0].counts[0]), int(found[1].counts[0]))
+    total = sum(int(each.counts.sum()) for each in found)
+    assert effects.mean() == pytest.approx(total / 10)
+    assert effects.mean({"not", "good"}) == pytest.approx(
+        (int(found[0].counts[3]) + int(found[1].counts[3])) / 2
+    )
+
+
+def test_the_strongest_words_come_first() -> None:
+    effects = WordEffects({"a": (0, 2, 1), "not": (5, 7, 9), "once": (40,)})
+    assert [row[0] for row in effects.report().rows] == ["not", "a", "(all words)"]  # once is too rare
+    assert effects.report().rows[0] == ("not", "3", "7.0")
+    assert [row[0] for row in effects.report(least=1, most=1).rows] == ["once", "(all words)"]
+    assert effects.mean({"never"}) != effects.mean({"never"})  # NaN: it does not occur

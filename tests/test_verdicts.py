@@ -14,6 +14,7 @@ from dsgp_lab.evaluate.results_table import Results
 from dsgp_lab.evaluate.verdicts import (
     Verdict,
     claim_verdicts,
+    claims_report,
     gain_verdicts,
     judge,
     loss_verdicts,
@@ -150,3 +151,22 @@ def test_mistakes(table: Results) -> None:
         gain_verdicts(table, "random")  # type: ignore[arg-type]
     with pytest.raises(LabError, match="method 'routr'"):
         loss_verdicts(table, method="routr")
+
+
+def test_three_claims_side_by_side(table: Results) -> None:
+    report = claims_report(table, limit=60)
+    paper, frozen, *others = report.rows
+    assert paper[:3] == ("(the paper)", "40 %", "under 60")
+    enough = savings(table, 60).found
+    mine = enough["frozen", "router"]
+    rivals = [enough["frozen", name] for name in ("twin", "static_fisher")]
+    assert mine is not None
+    assert frozen[1] == f"{100 * (1 - mine.macs):.0f} %"
+    best = min(each.macs for each in rivals if each)
+    assert frozen[3] == f"{100 * (1 - mine.macs / best):.0f} %"
+    claim = claim_verdicts(table, limit=60).entries[0]
+    assert frozen[2].endswith(f", {claim.answer}")
+    assert frozen[4] == "3"
+    assert [row[0] for row in others] == list(REGIMES[1:])
+    assert {cell for row in others for cell in row[1:]} == {"-"}
+    assert claims_report(table, limit=-99).rows[1][1::2] == ("-", "-")  # no budget is enough

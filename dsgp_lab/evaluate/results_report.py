@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, ROUTER_METHOD, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "-"
+KNOWLEDGE = ("static_fisher", TWIN, ROUTER_METHOD, "oracle_first_order", "oracle_signed")
+"""Methods by what they know: the task, the training for the budget, the input, the whole run."""
 
 
 def reports(rows: pd.DataFrame, averages: pd.DataFrame) -> tuple[Report, ...]:
@@ -27,6 +31,63 @@ def reports(rows: pd.DataFrame, averages: pd.DataFrame) -> tuple[Report, ...]:
         if ROUTER_METHOD in set(mine["method"]):
             made.append(_router_report(mine, means, regime))
     return tuple(made)
+
+
+def task_report(rows: pd.DataFrame, task: str) -> Report:
+    """Points that a task loses: a row each regime and method, a column each budget; means over seeds.
+
+    Raises:
+        LabError: a task that the table does not have.
+    """
+    mine = rows[rows["task"] == task]
+    if mine.empty:
+        raise LabError(
+            got=f"task {task!r}",
+            allowed=", ".join(dict.fromkeys(rows["task"])),
+            hint="choose one that the table has",
+        )
+    first = mine.iloc[0]
+    title = f"{task}: points of {first['metric']} lost against the dense checkpoint's {first['dense']:.2f}"
+    return _by_budget(title, mine, f"{first['n']} examples. In brackets: 95 % intervals.")
+
+
+def average_report(averages: pd.DataFrame) -> Report:
+    """The mean losses over tasks: a row each regime, method and number of tasks, a column each budget."""
+    return _by_budget("Points lost, mean over tasks", averages, "In brackets: 95 % intervals.")
+
+
+def knowledge_report(rows: pd.DataFrame, regime: str) -> Report:
+    """What knowing more is worth: a regime's methods from static scores to oracles, on the tasks of all.
+
+    Mean losses in points over the tasks that every method has, seeds averaged within a task; no intervals.
+    """
+    mine = rows[(rows["regime"] == regime) & rows["method"].isin(KNOWLEDGE)]
+    methods = [name for name in KNOWLEDGE if name in set(mine["method"])]
+    tasks = [task for task, group in mine.groupby("task", sort=False) if set(methods) <= set(group["method"])]
+    means = mine[mine["task"].isin(tasks)].groupby(["keep", "method", "task"])["loss"].mean()
+    table = means.groupby(["keep", "method"]).mean()
+    keeps = sorted({keep for keep, _ in table.index})
+    lines = tuple(
+        (name, *(_points(table[keep, name]) if (keep, name) in table.index else MISSING for keep in keeps))
+        for name in methods
+    )
+    title = f"Regime {regime}: points lost, the more is known the lower"
+    return Report(title, lines, ("", *(f"at {keep:g}" for keep in keeps)), (f"Tasks: {', '.join(tasks)}.",))
+
+
+def _by_budget(title: str, table: pd.DataFrame, note: str) -> Report:
+    pruned = table[table["method"] != DENSE].assign(group=table.get("tasks", 1))
+    keeps = sorted(set(pruned["keep"]))
+    means = pruned.groupby(["regime", "method", "group", "keep"])[["loss", "ci_low", "ci_high"]].mean()
+    there = {place: _interval(*row) for place, row in zip(means.index, means.to_numpy(), strict=True)}
+    lines = []
+    for regime, method in product(REGIMES, METHODS):
+        for group in sorted({place[2] for place in there if place[:2] == (regime, method)}):
+            cells = (there.get((regime, method, group, keep), MISSING) for keep in keeps)
+            tasks = (str(group),) if "tasks" in table else ()
+            lines.append((f"{regime}, {method}", *tasks, *cells))
+    header = ("", *(("tasks",) if "tasks" in table else ()), *(f"at {keep:g}" for keep in keeps))
+    return Report(title, tuple(lines), header, (note,))
 
 
 def readme(rows: pd.DataFrame, averages: pd.DataFrame, machines: Sequence[str]) -> str:

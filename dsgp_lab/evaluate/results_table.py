@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.cell_files import RECORD, read_cells
-from dsgp_lab.evaluate.results_report import readme, reports
+from dsgp_lab.evaluate.results_report import average_report, knowledge_report, readme, reports, task_report
 from dsgp_lab.evaluate.results_rows import RECORD_KEYS, average, current_cells, table_of
 from dsgp_lab.report import Report
 from dsgp_lab.tasks import data_folder
@@ -93,6 +93,23 @@ class Results:
     def reports(self) -> tuple[Report, ...]:
         """For each regime and budget a table of losses; for each regime one of the router's gains."""
         return reports(self.rows, self.averages)
+
+    def task_report(self, task: str) -> Report:
+        """One task's losses: a row each regime and method, a column each budget."""
+        return task_report(self.rows, task)
+
+    def average_report(self) -> Report:
+        """The mean losses over tasks, likewise."""
+        return average_report(self.averages)
+
+    def knowledge_report(self, regime: str) -> Report:
+        """A regime's losses from static scores to oracles, on the tasks that all of these methods have."""
+        return knowledge_report(self.rows, regime)
+
+    def complete_averages(self) -> pd.DataFrame:
+        """The averages that compare within a regime: those over as many tasks as any of it has."""
+        most = self.averages.groupby("regime")["tasks"].transform("max")
+        return self.averages[self.averages["tasks"] == most]
 
     def __str__(self) -> str:
         """All reports as text."""

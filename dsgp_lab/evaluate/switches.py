@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -88,6 +89,49 @@ class Switches:
     @property
     def _own(self) -> Mask:
         return self.mask[[0] * len(self.names)]
+
+
+@dataclass(frozen=True)
+class WordEffects:
+    """How many units each word switches when it is left out, over many texts.
+
+    switched: word in lower case -> a number for each time it occurs; punctuation is among the words.
+    """
+
+    switched: dict[str, tuple[int, ...]]
+
+    def mean(self, words: Collection[str] | None = None) -> float:
+        """Mean number of units over all occurrences, of some words or of all; NaN if there is none."""
+        numbers = [n for word, each in self.switched.items() if words is None or word in words for n in each]
+        return sum(numbers) / len(numbers) if numbers else math.nan
+
+    def report(self, least: int = 3, most: int = 15) -> Report:
+        """The words that switch most, of those that occur at least `least` times, then the mean of all."""
+        often = [(self.mean({w}), w, len(each)) for w, each in self.switched.items() if len(each) >= least]
+        top = sorted(often, key=lambda row: (-row[0], row[1]))[:most]
+        total = sum(map(len, self.switched.values()))
+        rows = [(word, str(count), f"{mean:.1f}") for mean, word, count in top]
+        rows.append(("(all words)", str(total), f"{self.mean():.1f}"))
+        note = f"Words that occur at least {least} times, the {len(top)} strongest."
+        return Report("Units that a word switches", tuple(rows), ("word", "times", "mean units"), (note,))
+
+    def __str__(self) -> str:
+        """A text table."""
+        return self.report().text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.report().html()
+
+
+def word_effects(found: Sequence[Switches]) -> WordEffects:
+    """Gather the results of `word_switches` for many texts, word by word."""
+    switched: dict[str, list[int]] = {}
+    for each in found:
+        for word, count in zip(each.names, each.counts.tolist(), strict=True):
+            switched.setdefault(word.lower(), []).append(count)
+    return WordEffects({word: tuple(counts) for word, counts in switched.items()})
 
 
 def word_switches(
