@@ -152,10 +152,11 @@ class Comparison:
         names = [run.text if isinstance(run.text, str) else " / ".join(run.text) for run in runs]
         scores = [(run.sensitivity.heads[0], run.sensitivity.blocks[0]) for run in runs]
         low = min(float(part.min()) for pair in scores for part in pair)
+        share = self.a.keep if isinstance(self.a.keep, float) else self.a.macs.share
         return sensitivity_grid(
             [(name, *pair) for name, pair in zip(names, scores, strict=True)],
             masks=[(run.mask.heads[0], run.mask.blocks[0]) for run in runs],
-            title=f"Two texts at {100 * self.a.keep:.0f} % of the operations",
+            title=f"Two texts at {100 * share:.0f} % of the operations",
             unit=f"{self.a.sensitivity.scorer.replace('_', ' ')} score",
             signed=low < 0,
         )

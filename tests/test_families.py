@@ -181,7 +181,7 @@ class FamilySuite(ABC):
         mask = random_mask(anatomy, 3, seed=1)
         other = Mask.stack([mask[0], random_mask(anatomy, seed=2), mask[2]])
         before, after = sub(inputs, mask).logits, sub(inputs, other).logits
-        torch.testing.assert_close(after[[0, 2]], before[[0, 2]], **CLOSE)
+        torch.testing.assert_close(after[[0, 2]], before[[0, 2]], **self.close)
         assert (after[1] - before[1]).abs().max() > 1e-3
         before, after = run_gated(anatomy, inputs, mask), run_gated(anatomy, inputs, other)
         assert torch.equal(after[[0, 2]], before[[0, 2]])

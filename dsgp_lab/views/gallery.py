@@ -101,7 +101,8 @@ def _codes(strip: Sequence[str | int]) -> tuple[np.ndarray[Any, Any], str]:
     >>> _codes(["b", "a", "b"])[1], _codes([3, 9])[1]
     ('a, b', '3 to 9')
     """
-    if all(isinstance(entry, int) for entry in strip):
-        return np.array(strip, dtype=float), f"{min(strip)} to {max(strip)}"  # type: ignore[type-var]
+    numbers = [entry for entry in strip if isinstance(entry, int)]
+    if len(numbers) == len(strip):
+        return np.array(numbers, dtype=float), f"{min(numbers)} to {max(numbers)}"
     words = sorted({str(entry) for entry in strip})
     return np.array([words.index(str(entry)) for entry in strip], dtype=float), ", ".join(words)
