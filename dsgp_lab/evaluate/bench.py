@@ -61,13 +61,13 @@ def first_half(lab: Lab) -> Mask:
 def bench_half(lab: Lab, tokens: int, rounds: int = 200, num_threads: int = 1, seed: int = 0) -> LatencyTable:
     """Dense through transformers, the lean dense run, and the model cut to a random half of its units.
 
-    The half is new in every round, or one of four that come again and again, whose weights are then copied
+    The half is new in every round, or one of two that come again and again, whose weights are then copied
     together; or it lies in one run of units; or it is multiplied in without a cut. A cut run's time includes
     selecting the units of its mask; scoring and planning are left out.
     """
     inputs, together = text_of_length(lab, tokens), first_half(lab)
-    drawn = list(islice(half_masks(lab, seed), rounds + WARMUP + 4))  # now, so that drawing is not timed
-    few, masks, gates = cycle(drawn[:4]), iter(drawn[4:]), cycle(drawn)
+    drawn = list(islice(half_masks(lab, seed), 2 * rounds + WARMUP + 2))  # now, so that drawing is not timed
+    few, masks, gates = cycle(drawn[:2]), iter(drawn[2:]), cycle(drawn)
 
     @torch.inference_mode()
     def transformers_dense() -> None:
@@ -91,7 +91,9 @@ def bench_half(lab: Lab, tokens: int, rounds: int = 200, num_threads: int = 1, s
     }
     with threads(num_threads):
         setting = f"{lab.name}, {tokens} tokens, batch 1, float32"
-        table = measure_latency(variants, LEAN, rounds=rounds, warmup=WARMUP, seed=seed, setting=setting)
+        table = measure_latency(
+            variants, LEAN, rounds=rounds, warmup=WARMUP, seed=seed, setting=setting, settle=True
+        )
     half = {CUT: 0.5, AGAIN: 0.5, ONE_RUN: 0.5}
     rows = tuple(
         replace(row, macs=half.get(row.variant, 1.0), keep=half.get(row.variant, 1.0)) for row in table.rows

@@ -101,8 +101,7 @@ def _any_text(lab: Lab) -> Any:
 
 def _fixed(lab: Lab, mask: Mask) -> Run:
     """One mask for all: it is cut out once, beforehand, weights copied together."""
-    for _ in range(3):  # a mask that comes again runs on a copy
-        selection = lab.subnetwork.select(mask)
+    selection = lab.subnetwork.select(mask, stays=True)
     return lambda each: lab.subnetwork.run(each, selection)
 
 

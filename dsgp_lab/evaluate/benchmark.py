@@ -6,11 +6,13 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 from dsgp_lab.calibration import Machine
 from dsgp_lab.errors import LabError
@@ -20,6 +22,7 @@ from dsgp_lab.evaluate.bench_variants import LEAN, make_variants
 from dsgp_lab.evaluate.latency import LatencyTable, machine, measure_latency, threads
 from dsgp_lab.evaluate.memory import MemoryTable, measure_memory
 from dsgp_lab.lab import Lab
+from dsgp_lab.packed import LayerSelection, PackedLayer
 from dsgp_lab.plan import check_keep, plan_mask
 from dsgp_lab.report import Report
 from dsgp_lab.router import Planner, Router
@@ -61,6 +64,7 @@ def bench_task(
             seed=seed,
             setting=f"{lab.name}, {inputs.source}, {length}{padding}, batch {batch}, float32",
             device=lab.anatomy.device.type,
+            settle=True,
         )
     rows = tuple(replace(r, macs=made.macs[r.variant], keep=made.keeps[r.variant]) for r in table.rows)
     return replace(
@@ -126,6 +130,8 @@ def measure_steps(
         times: dict[str, list[Steps]] = {method: [] for method in methods}
         planners: dict[str, Planner] = {}
         scorers = {method: lab.scorer(method) for method in methods}
+        watched, layers = copy(lab.subnetwork), [_WatchedLayer(layer) for layer in lab.subnetwork.packed]
+        watched.packed = cast("tuple[PackedLayer, ...]", tuple(layers))
         dense = []
         for turn in range(2):
             for each in inputs.batches:
@@ -136,11 +142,9 @@ def measure_steps(
                     marks = [time.perf_counter()]
                     if isinstance(scorer, Router):
                         planner = planners.setdefault(method, Planner(scorer, keep))
-                        lab.subnetwork.run(each, planner)
+                        watched.run(each, planner)
                         whole = time.perf_counter() - marks[0]
-                        start = time.perf_counter()
-                        lab.subnetwork.select(planner.mask)
-                        select = time.perf_counter() - start
+                        select = sum(layer.seconds for layer in layers)
                         steps = (planner.seconds, 0.0, select, whole - planner.seconds - select)
                     else:
                         sensitivity = scorer(lab.anatomy, each)
@@ -160,6 +164,20 @@ def measure_steps(
         rows = tuple((method, *_medians(found)) for method, found in times.items())
         setting = f"{lab.name}, {length}, keep {keep:g}, {num_threads} thread{'s' * (num_threads > 1)}"
         return StepTable(rows, 1e3 * median(dense), setting)
+
+
+class _WatchedLayer:
+    """A packed layer whose last selection is timed."""
+
+    def __init__(self, layer: PackedLayer) -> None:
+        self.layer, self.seconds = layer, 0.0
+        self.attention, self.ffn, self.activation = layer.attention, layer.ffn, layer.activation
+
+    def select(self, heads: tuple[bool, ...], blocks: tuple[bool, ...]) -> LayerSelection:
+        start = time.perf_counter()
+        selection = self.layer.select(heads, blocks)
+        self.seconds = time.perf_counter() - start
+        return selection
 
 
 def _medians(times: list[Steps]) -> Steps:

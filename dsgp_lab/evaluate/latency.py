@@ -156,11 +156,14 @@ def measure_latency(
     seed: int = 0,
     setting: str = "",
     device: str = "cpu",
+    settle: bool = False,
 ) -> LatencyTable:
     """Time the variants against one of them. A variant is a function that runs it once.
 
     With `inputs`, a variant takes one of them; all variants of a round get the same, each input in turn;
     the last ones warm up.
+    With `settle`, each timed run follows one of the same variant on the input of the round before, as in a
+    program that runs one model; else it pays for caches that another variant has filled.
     `device` is where they run: on "cuda" its own clock counts.
 
     Raises LabError for an unknown baseline or fewer than 5 rounds.
@@ -181,8 +184,10 @@ def measure_latency(
     times: dict[str, list[float]] = {name: [] for name in runners}
     timed = _on_gpu if device == "cuda" else _on_cpu
     for step in range(rounds):
-        given = arguments[step % len(arguments)]
+        given, before = arguments[step % len(arguments)], arguments[(step - 1) % len(arguments)]
         for name in chance.sample(list(runners), len(runners)):
+            if settle:
+                runners[name](*before)
             times[name].append(timed(runners[name], given))
     rows = {name: _ratio(name, times[name], times[baseline], seed) for name in runners}
     return LatencyTable(
