@@ -79,7 +79,7 @@ def ratio_map(ratios: Any, rows: Sequence[str], columns: Sequence[str], *, title
         )
     there = np.isfinite(values)
     around = np.where(there, values - 1, 0.0)
-    reach = max(0.5, float(np.abs(finite(around, 2, "ratios")).max()))
+    reach = max(1.0, float(np.abs(finite(around, 2, "ratios")).max()))
     y, x = np.nonzero(there)
     cells = Cells(
         around,
