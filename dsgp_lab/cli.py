@@ -77,7 +77,7 @@ def calibrate(
     model: Model = None,
     out: Annotated[Path | None, typer.Option(help="File to write instead of the user's cache.")] = None,
 ) -> None:
-    """Measure what heads and blocks cost on this machine, for budgets in time."""
+    """Measure this machine's costs, for budgets in time."""
     from functools import partial
 
     from dsgp_lab.calibration import calibrate as measure
@@ -93,20 +93,28 @@ def calibrate(
 
 @app.command()
 def bench(
-    rounds: Annotated[int, typer.Option(help="Interleaved rounds per length.")] = 200,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds a table.")] = 200,
     threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
     task: Task = "sst2",
+    batches: Annotated[str, typer.Option(help="Inputs a run, with commas.")] = "1,32",
+    keeps: Annotated[str, typer.Option(help="Budgets, likewise.")] = "0.6,0.35",
+    long: Annotated[int, typer.Option(min=8, help="Also join texts to this many tokens, at batch 1.")] = 128,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, in processes of its own.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write .parquet, .json, .md, .html or .txt.")] = None,
 ) -> None:
-    """Time half of the units against all, at 25 and 128 tokens."""
-    from dsgp_lab.evaluate.bench import bench_half, bench_router
-    from dsgp_lab.lab import Lab
-    from dsgp_lab.regimes import trained_folder
+    """Time the cut model and its rivals against the dense one."""
+    import json
 
-    lab = Lab(task)
-    for tokens in (25, 128):
-        typer.echo(f"{bench_half(lab, tokens, rounds, threads)}\n")
-        if trained_folder(task, "frozen").is_dir():
-            typer.echo(f"{bench_router(lab, tokens, rounds=rounds, num_threads=threads)}\n")
+    from dsgp_lab.evaluate.benchmark import run_bench
+    from dsgp_lab.evaluate.sweep_plan import numbers
+    from dsgp_lab.lab import Lab
+
+    sizes, budgets = numbers(batches, int, "batches"), numbers(keeps, float, "keeps")
+    done = run_bench(Lab(task), sizes, budgets, long, rounds, threads, with_memory=memory)
+    if out is not None:
+        typer.echo(f"Written to {done.save(out)}.", err=True)
+    typer.echo(json.dumps(done.records(), indent=2) if as_json else str(done))
 
 
 @app.command()

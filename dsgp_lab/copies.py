@@ -28,6 +28,13 @@ class CopyStatistics:
     limit_bytes: int
 
 
+@dataclass
+class _Entry(Generic[Copy]):
+    copy: Copy
+    size: int
+    uses: int
+
+
 class Copies(Generic[Copy]):
     """Copies by key within `limit_bytes`; a key gets one when it comes often enough.
 
@@ -35,58 +42,64 @@ class Copies(Generic[Copy]):
     each come a few times never drive out the few that come all the time (as TinyLFU, Einziger et al. 2017).
 
     >>> copies = Copies(limit_bytes=100)
-    >>> [copies.get("a", size_bytes=60, make=lambda: "copy of a") for _ in range(3)]
+    >>> [copies.get("a", size_bytes=lambda: 60, make=lambda: "copy of a") for _ in range(3)]
     [None, 'copy of a', 'copy of a']
-    >>> copies.get("b", 60, lambda: "copy of b"), copies.get("b", 60, lambda: "copy of b")
-    (None, None)
+    >>> [copies.get("b", size_bytes=lambda: 60, make=lambda: "copy of b") for _ in range(2)]
+    [None, None]
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self._copies: dict[Hashable, tuple[Copy, int]] = {}
+        self._copies: dict[Hashable, _Entry[Copy]] = {}
         self._uses: dict[Hashable, int] = {}
-        self._held = self._found = self._made = 0
+        self._found = self._made = 0
         self._lock = Lock()
 
-    def get(self, key: Hashable, size_bytes: int, make: Callable[[], Copy]) -> Copy | None:
+    def get(self, key: Hashable, size_bytes: Callable[[], int], make: Callable[[], Copy]) -> Copy | None:
         """The key's copy, made now if it is due; None if it has none yet. Threads may share it."""
-        with self._lock:
-            return self._get(key, size_bytes, make)
+        entry = self._copies.get(key)
+        if entry is None:
+            with self._lock:
+                return self._missed(key, size_bytes, make)
+        entry.uses += 1
+        self._found += 1
+        return entry.copy
 
-    def _get(self, key: Hashable, size_bytes: int, make: Callable[[], Copy]) -> Copy | None:
+    def _missed(self, key: Hashable, size_bytes: Callable[[], int], make: Callable[[], Copy]) -> Copy | None:
         uses = self._uses[key] = self._uses.get(key, 0) + 1
-        if key in self._copies:
-            self._found += 1
-            return self._copies[key][0]
-        if len(self._uses) > COUNTED:
-            self._uses = {each: count // 2 for each, count in self._uses.items() if count > 1}
-        if uses < 2 or size_bytes > self.limit_bytes or not self._make_room(size_bytes, uses):
+        if uses < 2:
+            if len(self._uses) > COUNTED:
+                self._uses = {each: count // 2 for each, count in self._uses.items() if count > 1}
             return None
-        copy = make()
-        self._copies[key] = copy, size_bytes
-        self._held += size_bytes
+        size = size_bytes()
+        if size > self.limit_bytes or not self._make_room(size, uses):
+            return None
+        self._copies[key] = _Entry(make(), size, self._uses.pop(key))
         self._made += 1
-        return copy
+        return self._copies[key].copy
 
     def statistics(self) -> CopyStatistics:
         """What the cache has done so far."""
-        return CopyStatistics(self._found, self._made, self._held, self.limit_bytes)
+        return CopyStatistics(self._found, self._made, self._held(), self.limit_bytes)
 
     def clear(self) -> None:
         """Forget all copies and counts."""
         self.__init__(self.limit_bytes)  # type: ignore[misc]
 
-    def _make_room(self, size_bytes: int, uses: int) -> bool:
+    def _held(self) -> int:
+        return sum(entry.size for entry in self._copies.values())
+
+    def _make_room(self, size: int, uses: int) -> bool:
         """Drop less used copies until so many bytes fit; False, and nothing dropped, if they would not."""
-        least_used = sorted(self._copies, key=lambda key: self._uses.get(key, 0))
+        least_used = sorted(self._copies.items(), key=lambda item: item[1].uses)
         dropped: list[Hashable] = []
-        free = self.limit_bytes - self._held
-        while free < size_bytes:
-            key = least_used[len(dropped)]
-            if self._uses.get(key, 0) >= uses:
+        free = self.limit_bytes - self._held()
+        while free < size:
+            key, entry = least_used[len(dropped)]
+            if entry.uses >= uses:
                 return False
             dropped.append(key)
-            free += self._copies[key][1]
+            free += entry.size
         for key in dropped:
-            self._held -= self._copies.pop(key)[1]
+            self._uses[key] = self._copies.pop(key).uses
         return True

@@ -10,7 +10,7 @@ as much as several products.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations, groupby
 from typing import NamedTuple
 
@@ -117,12 +117,18 @@ class PackedPart:
                 self.views[run] = self._view(*run)
 
     def select(self, kept: tuple[bool, ...]) -> PartSelection:
-        """The pieces of the kept units: one a run, or a single one where the cache has their copy."""
-        if self.copies is not None and len(runs(kept)) > 1:
-            copied = self.copies.get((id(self), kept), self._copy_bytes(kept), lambda: self._copy(kept))
-            if copied is not None:
-                return copied
-        return self._views(kept)
+        """The pieces of the kept units: one a run, or a single one where the cache has their copy.
+
+        A copy is faster than the view of a single run, too: its rows are read one after the other.
+        """
+        if self.copies is None or all(kept) or not any(kept):
+            return self._views(kept)
+        size, make = partial(self._copy_bytes, kept), partial(self._copy, kept)
+        return self.copies.get((id(self), kept), size, make) or self._views(kept)
+
+    def cut(self, kept: tuple[bool, ...]) -> PartSelection:
+        """The kept units' weights copied together, for a mask that stays."""
+        return self._copy(kept) if any(kept) else self._views(kept)
 
     def _views(self, kept: tuple[bool, ...]) -> PartSelection:
         pieces, units = [], 0
@@ -172,6 +178,10 @@ class PackedLayer:
     def select(self, heads: tuple[bool, ...], blocks: tuple[bool, ...]) -> LayerSelection:
         """What the layer runs under one input's mask."""
         return LayerSelection(self.attention.select(heads), self.ffn.select(blocks))
+
+    def cut(self, heads: tuple[bool, ...], blocks: tuple[bool, ...]) -> LayerSelection:
+        """The same for a mask that stays: weights are copied together now."""
+        return LayerSelection(self.attention.cut(heads), self.ffn.cut(blocks))
 
 
 @torch.no_grad()

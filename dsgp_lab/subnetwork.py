@@ -97,8 +97,11 @@ class SubNetwork:
         """Logits of the whole model through the lean path [batch, labels]."""
         return self.run(inputs, self._whole)
 
-    def select(self, mask: Mask) -> tuple[LayerSelection, ...]:
-        """The weights that each layer runs under the mask of a single input."""
+    def select(self, mask: Mask, stays: bool = False) -> tuple[LayerSelection, ...]:
+        """The weights that each layer runs under the mask of a single input.
+
+        With `stays`, for a static mask, they are copied together at once.
+        """
         if len(mask) != 1:
             raise LabError(
                 got=f"{len(mask)} masks",
@@ -106,7 +109,8 @@ class SubNetwork:
                 hint="use mask[i], or SubNetwork(...)(inputs, mask), which groups a batch by mask",
             )
         kept = zip(self.packed, mask.heads[0].tolist(), mask.blocks[0].tolist(), strict=True)
-        return tuple(packed.select(tuple(heads), tuple(blocks)) for packed, heads, blocks in kept)
+        pairs = [(packed.cut if stays else packed.select, tuple(h), tuple(b)) for packed, h, b in kept]
+        return tuple(choose(heads, blocks) for choose, heads, blocks in pairs)
 
     @torch.inference_mode()
     def run(self, inputs: Inputs, plan: Sequence[LayerSelection] | Decide) -> Tensor:

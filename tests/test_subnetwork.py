@@ -277,3 +277,11 @@ def test_inputs_without_a_real_token_are_refused(change: dict[str, torch.Tensor 
     inputs = {name: values for name, values in (one(INPUTS, 0) | change).items() if values is not None}
     with pytest.raises(LabError, match="real token in every row"):
         SUB.dense(inputs)
+
+
+def test_a_mask_that_stays_is_cut_at_once() -> None:
+    for mask in odd_masks(ANATOMY).values():
+        stays, fresh = SUB.select(mask, stays=True), SubNetwork(ANATOMY).select(mask)
+        assert all(len(part.pieces) <= 1 for layer in stays for part in layer)
+        alone = one(INPUTS, 0)
+        torch.testing.assert_close(SUB.run(alone, stays), SUB.run(alone, fresh), atol=1e-5, rtol=0)

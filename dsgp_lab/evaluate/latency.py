@@ -3,6 +3,7 @@
 Every round runs each variant once on the same input, in random order; what counts is the ratio to
 the baseline within the round, so that a machine that speeds up or slows down does not matter. The
 baseline runs twice a round: the ratio of the second to the first (A/A) shows what pure noise gives.
+On a GPU its own clock is read (CUDA events), elsewhere the processor's.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import platform
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +25,18 @@ from dsgp_lab.report import Report
 
 AGAIN = "again"
 RESAMPLES = 2000
+RECORD_KEYS = (
+    *("variant", "baseline", "task", "threads", "batch", "tokens", "keep"),
+    *("ratio", "ci_low", "ci_high", "aa_low", "aa_high", "median_ms"),
+)
 
 
 @dataclass(frozen=True)
 class LatencyRatio:
     """One variant against the baseline.
 
-    ratio: median of the rounds' ratios, with its 95 % bootstrap interval and quartiles; median_ms in ms.
+    ratio: median of the rounds' ratios, with its 95 % bootstrap interval and quartiles; median_ms in ms;
+    macs: the ratio that the operations predict, where they were counted; keep: the variant's budget.
     """
 
     variant: str
@@ -39,6 +46,8 @@ class LatencyRatio:
     quartile_low: float
     quartile_high: float
     median_ms: float
+    macs: float | None = None
+    keep: float | None = None
 
     @property
     def differs(self) -> bool:
@@ -48,7 +57,10 @@ class LatencyRatio:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """All variants of one measurement; `control` is the baseline against itself."""
+    """All variants of one measurement; `control` is the baseline against itself.
+
+    batch: inputs a run; tokens: median of their real tokens, padded: of the columns that a run is given.
+    """
 
     baseline: str
     rows: tuple[LatencyRatio, ...]
@@ -56,6 +68,11 @@ class LatencyTable:
     rounds: int
     threads: int
     setting: str
+    task: str = ""
+    batch: int = 1
+    tokens: float = 0
+    padded: float = 0
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, variant: str) -> LatencyRatio:
         """The row of a variant; LabError lists the names."""
@@ -73,12 +90,51 @@ class LatencyTable:
             verdict = "" if row.differs or row.variant == self.baseline else "no measurable difference"
             interval = f"{row.ci_low:.3f} to {row.ci_high:.3f}"
             quartiles = f"{row.quartile_low:.3f} to {row.quartile_high:.3f}"
-            return row.variant, f"{row.median_ms:.2f}", f"{row.ratio:.3f}", interval, quartiles, verdict
+            macs = () if not counted else ("" if row.macs is None else f"{row.macs:.3f}",)
+            return (
+                row.variant,
+                f"{row.median_ms:.2f}",
+                f"{row.ratio:.3f}",
+                interval,
+                quartiles,
+                *macs,
+                verdict,
+            )
 
-        header = ("variant", "median ms", f"time / {self.baseline}", "95 % interval", "quartiles", "")
+        every = (*self.rows, self.control)
+        counted = any(row.macs is not None for row in every)
+        header = ("variant", "median ms", f"time / {self.baseline}", "95 % interval", "quartiles")
         notes = (f"{self.rounds} rounds, {self.threads} thread{'s' * (self.threads > 1)}, {machine()}.",)
-        rows = tuple(line(row) for row in (*self.rows, self.control))
-        return Report(f"Latency, {self.setting}", rows, header, notes)
+        title = f"Latency, {self.setting}"
+        columns = (*header, *(("MACs / dense",) if counted else ()), "")
+        return Report(title, tuple(line(row) for row in every), columns, (*notes, *self.notes))
+
+    def records(self) -> list[dict[str, object]]:
+        """A plain row for each variant: `RECORD_KEYS`, then what else is known."""
+        return [
+            {
+                "variant": row.variant,
+                "baseline": self.baseline,
+                "task": self.task,
+                "threads": self.threads,
+                "batch": self.batch,
+                "tokens": self.tokens,
+                "keep": row.keep,
+                "ratio": row.ratio,
+                "ci_low": row.ci_low,
+                "ci_high": row.ci_high,
+                "aa_low": self.control.ci_low,
+                "aa_high": self.control.ci_high,
+                "median_ms": row.median_ms,
+                "quartile_low": row.quartile_low,
+                "quartile_high": row.quartile_high,
+                "macs": row.macs,
+                "padded": self.padded,
+                "rounds": self.rounds,
+                "differs": row.differs,
+            }
+            for row in self.rows
+        ]
 
     def __str__(self) -> str:
         """A text table."""
@@ -91,15 +147,24 @@ class LatencyTable:
 
 
 def measure_latency(
-    variants: Mapping[str, Callable[[], object]],
+    variants: Mapping[str, Callable[..., object]],
     baseline: str,
     *,
+    inputs: Sequence[Any] | None = None,
     rounds: int = 100,
     warmup: int = 10,
     seed: int = 0,
     setting: str = "",
+    device: str = "cpu",
+    settle: bool = False,
 ) -> LatencyTable:
     """Time the variants against one of them. A variant is a function that runs it once.
+
+    With `inputs`, a variant takes one of them; all variants of a round get the same, each input in turn;
+    the last ones warm up.
+    With `settle`, each timed run follows one of the same variant on the input of the round before, as in a
+    program that runs one model; else it pays for caches that another variant has filled.
+    `device` is where they run: on "cuda" its own clock counts.
 
     Raises LabError for an unknown baseline or fewer than 5 rounds.
     """
@@ -111,16 +176,19 @@ def measure_latency(
         )
     control = f"{baseline} {AGAIN}"
     runners = {**variants, control: variants[baseline]}
+    arguments: list[tuple[Any, ...]] = [()] if inputs is None else [(each,) for each in inputs]
     for run in variants.values():
-        for _ in range(warmup):
-            run()
+        for step in range(warmup):
+            run(*arguments[-1 - step % len(arguments)])
     chance = random.Random(seed)
     times: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in range(rounds):
+    timed = _on_gpu if device == "cuda" else _on_cpu
+    for step in range(rounds):
+        given, before = arguments[step % len(arguments)], arguments[(step - 1) % len(arguments)]
         for name in chance.sample(list(runners), len(runners)):
-            start = _now()
-            runners[name]()
-            times[name].append(_now() - start)
+            if settle:
+                runners[name](*before)
+            times[name].append(timed(runners[name], given))
     rows = {name: _ratio(name, times[name], times[baseline], seed) for name in runners}
     return LatencyTable(
         baseline=baseline,
@@ -154,9 +222,22 @@ def machine() -> str:
 
 
 def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _on_cpu(run: Callable[..., object], given: tuple[Any, ...]) -> float:
+    start = _now()
+    run(*given)
+    return _now() - start
+
+
+def _on_gpu(run: Callable[..., object], given: tuple[Any, ...]) -> float:
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    run(*given)
+    stop.record()
+    torch.cuda.synchronize()
+    return 1e-3 * start.elapsed_time(stop)
 
 
 def _ratio(name: str, mine: list[float], base: list[float], seed: int) -> LatencyRatio:

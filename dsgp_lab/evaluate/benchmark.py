@@ -1,0 +1,305 @@
+"""`dsgp-lab bench`: every variant on the same real inputs, where the time goes, and peak memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import cast
+
+from dsgp_lab.calibration import Machine
+from dsgp_lab.errors import LabError
+from dsgp_lab.evaluate.bench import bench_half
+from dsgp_lab.evaluate.bench_inputs import bench_inputs
+from dsgp_lab.evaluate.bench_variants import LEAN, make_variants
+from dsgp_lab.evaluate.latency import LatencyTable, machine, measure_latency, threads
+from dsgp_lab.evaluate.memory import MemoryTable, measure_memory
+from dsgp_lab.lab import Lab
+from dsgp_lab.packed import LayerSelection, PackedLayer
+from dsgp_lab.plan import check_keep, plan_mask
+from dsgp_lab.report import Report
+from dsgp_lab.router import Planner, Router
+from dsgp_lab.sensitivity import lengths
+
+KEEPS = (0.6, 0.35)
+Steps = tuple[float, float, float, float]
+"""Score, plan, select, run."""
+
+WARMUP = 60
+"""Runs of each variant before the clock counts, on other inputs: then masks that repeat have come before."""
+
+
+def bench_task(
+    lab: Lab,
+    batch: int = 1,
+    tokens: int | None = None,
+    keeps: Sequence[float] = KEEPS,
+    rounds: int = 200,
+    num_threads: int = 1,
+    seed: int = 0,
+) -> LatencyTable:
+    """All variants against the lean dense run; every round on the next input, or batch of them.
+
+    tokens: None for the inputs' own lengths, else joined texts of exactly that length.
+    """
+    with threads(num_threads):
+        warmup = WARMUP if batch == 1 else 3
+        inputs = bench_inputs(lab, batch, rounds + warmup, tokens, seed)
+        made = make_variants(lab, inputs, tuple(keeps))
+        length = f"{inputs.tokens:g} tokens" if tokens else f"own lengths, median {inputs.tokens:g} tokens"
+        padding = f", padded to {inputs.padded:g}" if inputs.padded > inputs.tokens and batch > 1 else ""
+        table = measure_latency(
+            made.runs,
+            LEAN,
+            inputs=inputs.batches,
+            rounds=rounds,
+            warmup=warmup,
+            seed=seed,
+            setting=f"{lab.name}, {inputs.source}, {length}{padding}, batch {batch}, float32",
+            device=lab.anatomy.device.type,
+            settle=True,
+        )
+    rows = tuple(replace(r, macs=made.macs[r.variant], keep=made.keeps[r.variant]) for r in table.rows)
+    return replace(
+        table,
+        rows=rows,
+        task=lab.name,
+        batch=batch,
+        tokens=inputs.tokens,
+        padded=inputs.padded,
+        notes=tuple(made.notes),
+    )
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """Median milliseconds of score, plan, select and run for methods, on the same inputs; dense_ms beside."""
+
+    rows: tuple[tuple[str, float, float, float, float], ...]
+    dense_ms: float
+    setting: str
+
+    def overhead(self, method: str) -> float:
+        """Score, plan and select of a method over the dense run's time."""
+        found = {row[0]: sum(row[1:4]) / self.dense_ms for row in self.rows}
+        if method not in found:
+            raise LabError(got=f"method {method!r}", allowed=", ".join(found), hint="use one of these")
+        return found[method]
+
+    def report(self) -> Report:
+        """A row a method."""
+        rows = tuple(
+            (name, *(f"{value:.2f}" for value in (*steps, sum(steps))), f"{sum(steps) / self.dense_ms:.2f}")
+            for name, *steps in self.rows
+        )
+        header = ("ms", "score", "plan", "select", "run", "sum", "sum / dense")
+        notes = (
+            f"Lean dense: {self.dense_ms:.2f} ms. Medians. The router scores, plans and selects as it runs.",
+        )
+        return Report(f"Where the time goes, {self.setting}", rows, header, notes)
+
+    def __str__(self) -> str:
+        """A text table."""
+        return self.report().text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.report().html()
+
+
+def measure_steps(
+    lab: Lab,
+    methods: Sequence[str] = ("router", "wanda_sp", "first_order"),
+    keep: float = 0.6,
+    tokens: int | None = None,
+    count: int = 40,
+    num_threads: int = 1,
+    seed: int = 0,
+) -> StepTable:
+    """Time each step of the methods at batch 1, after a first turn in which their masks come up."""
+    with threads(num_threads):
+        inputs = bench_inputs(lab, 1, count, tokens, seed)
+        times: dict[str, list[Steps]] = {method: [] for method in methods}
+        planners: dict[str, Planner] = {}
+        scorers = {method: lab.scorer(method) for method in methods}
+        watched, layers = copy(lab.subnetwork), [_WatchedLayer(layer) for layer in lab.subnetwork.packed]
+        watched.packed = cast("tuple[PackedLayer, ...]", tuple(layers))
+        dense = []
+        for turn in range(2):
+            for each in inputs.batches:
+                start = time.perf_counter()
+                lab.subnetwork.dense(each)
+                dense.append(time.perf_counter() - start)
+                for method, scorer in scorers.items():
+                    marks = [time.perf_counter()]
+                    if isinstance(scorer, Router):
+                        planner = planners.setdefault(method, Planner(scorer, keep))
+                        watched.run(each, planner)
+                        whole = time.perf_counter() - marks[0]
+                        select = sum(layer.seconds for layer in layers)
+                        steps = (planner.seconds, 0.0, select, whole - planner.seconds - select)
+                    else:
+                        sensitivity = scorer(lab.anatomy, each)
+                        marks.append(time.perf_counter())
+                        free = replace(sensitivity, oracle=True)  # a scorer's own MACs may exceed the budget
+                        mask = plan_mask(free, lab.cost, lengths(each), keep)
+                        marks.append(time.perf_counter())
+                        selection = lab.subnetwork.select(mask)
+                        marks.append(time.perf_counter())
+                        lab.subnetwork.run(each, selection)
+                        marks.append(time.perf_counter())
+                        score, plan, select, run = (stop - start for start, stop in pairwise(marks))
+                        steps = (score, plan, select, run)
+                    if turn:
+                        times[method].append(steps)
+        length = f"{tokens} tokens" if tokens else f"median {inputs.tokens:g} tokens"
+        rows = tuple((method, *_medians(found)) for method, found in times.items())
+        setting = f"{lab.name}, {length}, keep {keep:g}, {num_threads} thread{'s' * (num_threads > 1)}"
+        return StepTable(rows, 1e3 * median(dense), setting)
+
+
+class _WatchedLayer:
+    """A packed layer whose last selection is timed."""
+
+    def __init__(self, layer: PackedLayer) -> None:
+        self.layer, self.seconds = layer, 0.0
+        self.attention, self.ffn, self.activation = layer.attention, layer.ffn, layer.activation
+
+    def select(self, heads: tuple[bool, ...], blocks: tuple[bool, ...]) -> LayerSelection:
+        start = time.perf_counter()
+        selection = self.layer.select(heads, blocks)
+        self.seconds = time.perf_counter() - start
+        return selection
+
+
+def _medians(times: list[Steps]) -> Steps:
+    score, plan, select, run = (1e3 * median(step) for step in zip(*times, strict=True))
+    return score, plan, select, run
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Tables of one benchmark, with the machine they belong to."""
+
+    tables: tuple[LatencyTable, ...]
+    steps: tuple[StepTable, ...]
+    memory: MemoryTable | None
+    description: dict[str, str]
+
+    def reports(self) -> tuple[Report, ...]:
+        """All tables, the machine last."""
+        reports = [each.report() for each in self.tables] + [each.report() for each in self.steps]
+        if self.memory is not None:
+            reports.append(self.memory.report())
+        return (*reports, Report("Machine", tuple(self.description.items())))
+
+    def __str__(self) -> str:
+        """As text."""
+        return "\n\n".join(report.text() for report in self.reports())
+
+    __repr__ = __str__
+
+    def markdown(self) -> str:
+        """As markdown."""
+        return "\n\n".join(report.markdown() for report in self.reports())
+
+    def _repr_html_(self) -> str:
+        return "".join(report.html() for report in self.reports())
+
+    def records(self) -> list[dict[str, object]]:
+        """All variants of all tables as plain rows."""
+        return [record for table in self.tables for record in table.records()]
+
+    def save(self, path: str | Path) -> Path:
+        """Write as .parquet (the machine in its metadata), .json, .md, .html or .txt, by the ending."""
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(path)
+        match path.suffix:
+            case ".parquet":
+                table = pa.Table.from_pandas(pd.DataFrame(self.records()), preserve_index=False)
+                described = {b"machine": json.dumps(self.description).encode()}
+                pq.write_table(
+                    table.replace_schema_metadata({**(table.schema.metadata or {}), **described}), path
+                )
+            case ".json":
+                path.write_text(json.dumps(self.records(), indent=2), "utf-8")
+            case ".md":
+                path.write_text(self.markdown() + "\n", "utf-8")
+            case ".html":
+                head = '<!DOCTYPE html>\n<meta charset="utf-8">\n<title>Benchmark</title>'
+                path.write_text(f"{head}\n{self._repr_html_()}\n", "utf-8")
+            case ".txt":
+                path.write_text(f"{self}\n", "utf-8")
+            case _:
+                raise LabError(
+                    got=f"a file ending in {path.suffix!r}",
+                    allowed=".parquet, .json, .md, .html, .txt",
+                    hint=f"write {path.stem}.parquet",
+                )
+        return path
+
+
+def describe_machine(lab: Lab, num_threads: int) -> dict[str, str]:
+    """What a time belongs to: device, threads, number type, attention kernel, versions."""
+    with threads(num_threads):
+        found = asdict(Machine.of(lab.subnetwork))
+    attention = f"scaled_dot_product_attention; the model's own run: {lab.model.config._attn_implementation}"
+    return {
+        "device": found["device"],
+        "cores": str(os.cpu_count()),
+        "threads": str(num_threads),
+        "number type": found["dtype"],
+        "attention": attention,
+        "versions": f"{machine()}, transformers {version('transformers')}",
+    }
+
+
+def run_bench(
+    lab: Lab,
+    batches: Sequence[int] = (1, 32),
+    keeps: Sequence[float] = KEEPS,
+    long: int = 128,
+    rounds: int = 200,
+    num_threads: int = 1,
+    with_memory: bool = True,
+) -> Benchmark:
+    """The whole benchmark: half of the units, all variants, the steps of a run, peak memory.
+
+    Variants run at every batch size on the inputs' own lengths, and at batch 1 at `long` tokens.
+    Batches of several inputs take a tenth of the rounds, but at least 15 (or `rounds`, if that is fewer).
+    """
+    for budget in keeps:
+        check_keep(budget)
+    if not batches or min(batches) < 1:
+        raise LabError(
+            got=f"batches {list(batches)}", allowed="whole numbers from 1", hint="write --batches 1,32"
+        )
+    some = max(rounds // 10, min(15, rounds))
+    halves = [bench_half(lab, tokens, rounds, num_threads) for tokens in (25, long)]
+    tables = [
+        bench_task(lab, size, None, keeps, rounds if size == 1 else some, num_threads) for size in batches
+    ]
+    tables.append(bench_task(lab, 1, long, keeps, rounds, num_threads))
+    methods = ("router", "wanda_sp", "first_order") if _has_router(lab) else ("wanda_sp", "first_order")
+    steps = tuple(measure_steps(lab, methods, keeps[0], t, num_threads=num_threads) for t in (None, long))
+    memory = measure_memory(lab.name) if with_memory else None
+    return Benchmark((*halves, *tables), steps, memory, describe_machine(lab, num_threads))
+
+
+def _has_router(lab: Lab) -> bool:
+    try:
+        lab.scorer("router")
+    except LabError:
+        return False
+    return True
