@@ -212,8 +212,12 @@ def sweep(
     root: Annotated[Path | None, typer.Option(help="Checkpoints of another training.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the cells; finished ones stay.")] = Path("runs/sweep"),
     workers: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, whose workers do it instead.")
+    ] = None,
 ) -> None:
     """Evaluate methods on tasks within budgets. Resumes where it stopped."""
+    from dsgp_lab.evaluate.cluster import cluster
     from dsgp_lab.evaluate.sweep import processes
     from dsgp_lab.evaluate.sweep import sweep as run_sweep
     from dsgp_lab.evaluate.sweep_plan import listed, numbers, plan_cells
@@ -221,8 +225,8 @@ def sweep(
     budgets, chances = numbers(keeps, float, "keeps"), numbers(seeds, int, "seeds")
     names = (listed(tasks), listed(regimes), listed(methods))
     cells = plan_cells(*names, budgets, chances, limit=limit, split=split, root=root)
-    with processes(workers) as executor:
-        typer.echo(str(run_sweep(cells, out, executor)))
+    with cluster(scheduler) if scheduler else processes(workers) as executor:
+        typer.echo(str(run_sweep(cells, out.resolve() if scheduler else out, executor)))
 
 
 @app.command()
