@@ -90,7 +90,7 @@ def generate(
     keep: Annotated[float, typer.Option(help="Share of the layers' MACs that may run.")] = 0.7,
     scorer: Annotated[
         str, typer.Option(help="How units are scored; a wrong name lists them all.")
-    ] = "wanda_sp",
+    ] = "griffin",
     tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 32,
     model: Model = None,
     device: Device = "cpu",
@@ -108,9 +108,10 @@ def generate(
 def language(
     scorers: Annotated[str | None, typer.Option(help="Names with commas; default: all there are.")] = None,
     keeps: Annotated[str, typer.Option(help="Shares of the layers' MACs.")] = "0.8,0.7,0.6",
-    scope: Annotated[
-        str, typer.Option(help="global: units of all layers compete; layer: in each.")
-    ] = "global",
+    scope: Annotated[str, typer.Option(help="layer: units compete in each layer; global: in all.")] = "layer",
+    cut_attention: Annotated[
+        bool, typer.Option("--cut-attention", help="KV groups compete too; else only neurons go.")
+    ] = False,
     answers: Annotated[bool, typer.Option("--answers", help="Also answer the prompts: minutes.")] = False,
     speed: Annotated[bool, typer.Option("--speed", help="Time it instead; one scorer, one share.")] = False,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of --speed.")] = 10,
@@ -135,13 +136,13 @@ def language(
         lab = _language_lab(model, device, dtype)
         table: Any
         if speed:
-            scorer = names[0] if scorers else "wanda_sp"
+            scorer = names[0] if scorers else "griffin"
             table = bench_language(lab, budgets[-1], scorer, rounds=rounds, num_threads=threads)
         else:
             prompts = load_prompts() if answers else ()
             say = partial(typer.echo, err=True)
             policy: Any = scope  # refused by the plan if it is none
-            table = evaluate_language(lab, names, budgets, policy, prompts=prompts, say=say)
+            table = evaluate_language(lab, names, budgets, policy, cut_attention, prompts=prompts, say=say)
     typer.echo(json.dumps(table.record(), indent=2) if as_json else str(table))
 
 
