@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -260,6 +261,13 @@ class LanguageLab:
             plan_ms=plan_ms,
             cut_ms=cut_ms,
         )
+
+    def explore(self, prompt: str, keep: float = 0.8, max_new_tokens: int = 32) -> Any:
+        """A panel for notebooks: generate dense and pruned side by side, live."""
+        from dsgp_lab.language_panel import language_panel
+
+        self.encode(prompt)  # a bad prompt is refused here
+        return language_panel(self, prompt, check_keep(keep), max_new_tokens)
 
     def losses(self, ids: Sequence[int], start: int, mask: Mask | None = None) -> tuple[Tensor, Tensor]:
         """Loss in nats of the tokens from `start` on, and the tokens chosen instead, both [tokens - start].

@@ -228,6 +228,26 @@ def test_attention_stays_whole_unless_it_is_cut(lab: LanguageLab) -> None:
         lab.mask(TEXT, 0.3)
 
 
+def test_the_panel_generates_on_click(lab: LanguageLab) -> None:
+    panel = lab.explore(TEXT, keep=0.8, max_new_tokens=4)
+    text, controls, output = panel.children
+    budget, button = controls.children
+    assert output.value == ""
+    button.click()
+    for part in ("dense", "pruned to 0.7", "Agreement"):
+        assert part in output.value
+    budget.value = 0.3
+    button.click()
+    assert "whole attention" in output.value
+    text.value = "<b>a film</b>"
+    budget.value = 0.9
+    button.click()
+    assert "Agreement" in output.value
+    assert not button.disabled
+    with pytest.raises(LabError, match="at least one word"):
+        lab.explore(" ")
+
+
 def test_the_texts() -> None:
     passages, prompts = load_passages(), load_prompts()
     assert [p.kind for p in passages[:3]] == ["prose", "code", "arithmetic"]
