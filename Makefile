@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 FIRST := notebooks/00_start_here.ipynb
 
-.PHONY: help lab test quick demo bench results notebooks clean
+.PHONY: help lab lab-llm test quick demo bench results notebooks clean
 
 # The stamp names the folder: an environment that was moved or copied is made anew.
 ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
@@ -14,7 +14,7 @@ ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
 endif
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 18
 	@echo "  PYTHON=python3.12 chooses the Python; LAB_ARGS='--port 9000' goes to JupyterLab."
 
 $(READY): pyproject.toml constraints.txt tools/make_venv.sh
@@ -22,6 +22,10 @@ $(READY): pyproject.toml constraints.txt tools/make_venv.sh
 
 lab: $(READY) ## open the course in JupyterLab (without a display: print its address)
 	@bash tools/open_lab.sh $(PY) $(FIRST) $(LAB_ARGS)
+
+lab-llm: $(READY) ## the same with a language model (about 100 MB more): notebook 08
+	@bash tools/add_language_model.sh $(PY)
+	@bash tools/open_lab.sh $(PY) notebooks/08_language_models.ipynb $(LAB_ARGS)
 
 test: $(READY) ## run every test: format, lint, types, units, doctests, notebooks
 	$(PY) -m ruff format --check .

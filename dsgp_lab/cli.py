@@ -123,7 +123,7 @@ def generate(
     keep: Annotated[float, typer.Option(help="Share of the layers' MACs that may run.")] = 0.7,
     scorer: Annotated[
         str, typer.Option(help="How units are scored; a wrong name lists them all.")
-    ] = "wanda_sp",
+    ] = "griffin",
     tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 32,
     model: Model = None,
     device: Device = "cpu",
@@ -141,9 +141,10 @@ def generate(
 def language(
     scorers: Annotated[str | None, typer.Option(help="Names with commas; default: all there are.")] = None,
     keeps: Annotated[str, typer.Option(help="Shares of the layers' MACs.")] = "0.8,0.7,0.6",
-    scope: Annotated[
-        str, typer.Option(help="global: units of all layers compete; layer: in each.")
-    ] = "global",
+    scope: Annotated[str, typer.Option(help="layer: units compete in each layer; global: in all.")] = "layer",
+    cut_attention: Annotated[
+        bool, typer.Option("--cut-attention", help="KV groups compete too; else only neurons go.")
+    ] = False,
     answers: Annotated[bool, typer.Option("--answers", help="Also answer the prompts: minutes.")] = False,
     speed: Annotated[bool, typer.Option("--speed", help="Time it instead; one scorer, one share.")] = False,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of --speed.")] = 10,
@@ -168,13 +169,13 @@ def language(
         lab = _language_lab(model, device, dtype)
         table: Any
         if speed:
-            scorer = names[0] if scorers else "wanda_sp"
+            scorer = names[0] if scorers else "griffin"
             table = bench_language(lab, budgets[-1], scorer, rounds=rounds, num_threads=threads)
         else:
             prompts = load_prompts() if answers else ()
             say = partial(typer.echo, err=True)
             policy: Any = scope  # refused by the plan if it is none
-            table = evaluate_language(lab, names, budgets, policy, prompts=prompts, say=say)
+            table = evaluate_language(lab, names, budgets, policy, cut_attention, prompts=prompts, say=say)
     typer.echo(json.dumps(table.record(), indent=2) if as_json else str(table))
 
 
@@ -245,8 +246,12 @@ def sweep(
     root: Annotated[Path | None, typer.Option(help="Checkpoints of another training.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the cells; finished ones stay.")] = Path("runs/sweep"),
     workers: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, whose workers do it instead.")
+    ] = None,
 ) -> None:
     """Evaluate methods on tasks within budgets. Resumes where it stopped."""
+    from dsgp_lab.evaluate.cluster import cluster
     from dsgp_lab.evaluate.sweep import processes
     from dsgp_lab.evaluate.sweep import sweep as run_sweep
     from dsgp_lab.evaluate.sweep_plan import listed, numbers, plan_cells
@@ -254,8 +259,8 @@ def sweep(
     budgets, chances = numbers(keeps, float, "keeps"), numbers(seeds, int, "seeds")
     names = (listed(tasks), listed(regimes), listed(methods))
     cells = plan_cells(*names, budgets, chances, limit=limit, split=split, root=root)
-    with processes(workers) as executor:
-        typer.echo(str(run_sweep(cells, out, executor)))
+    with cluster(scheduler) if scheduler else processes(workers) as executor:
+        typer.echo(str(run_sweep(cells, out.resolve() if scheduler else out, executor)))
 
 
 @app.command()

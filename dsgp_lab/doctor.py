@@ -25,6 +25,7 @@ EXTRAS = {
     "lab": "the notebooks in JupyterLab",
     "test": "the tests",
     "llm": "language models from GGUF files",
+    "cluster": "sweeps on a Dask cluster",
 }
 NAMED = ("torch", "transformers", "datasets", "peft", "numpy", "jupyterlab", "anywidget", "gguf", "pytest")
 
@@ -99,6 +100,7 @@ def diagnose() -> Diagnosis:
             _threads(),
             _gpu(),
             _found("base encoder", _base),
+            _found("language model", _language_model),
             _found("checkpoints", _checkpoints),
             _found("teaching sets", _teaching),
             _found("GLUE", _glue),
@@ -213,6 +215,15 @@ def _base() -> tuple[Status, str, str]:
     with _cache_only():
         folder = base_folder()
     return "ok", f"{BASE_NAME}, SHA-256 as expected, in {folder}", ""
+
+
+def _language_model() -> tuple[Status, str, str]:
+    from dsgp_lab.language_models import INSTALL, LANGUAGE_MODEL, has_language_model, language_file
+
+    path = language_file()
+    if path is None or not has_language_model():
+        return "warn", "not installed; only notebook 08 and language models need it", INSTALL
+    return "ok", f"{LANGUAGE_MODEL}, SHA-256 as expected, in {path.parent}", ""
 
 
 def _checkpoints() -> tuple[Status, str, str]:

@@ -17,6 +17,7 @@ from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.batching import collate, encode
 from dsgp_lab.calibration import CostTable
 from dsgp_lab.cost import CostModel
+from dsgp_lab.devices import check_device, check_dtype
 from dsgp_lab.errors import LabError
 from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
@@ -54,15 +55,21 @@ class Lab:
     """
 
     def __init__(
-        self, task: str | TaskModel = "sst2", block_size: int | None = None, regime: Regime | None = None
+        self,
+        task: str | TaskModel = "sst2",
+        block_size: int | None = None,
+        regime: Regime | None = None,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = torch.float32,
     ) -> None:
+        device, dtype = check_device(device), check_dtype(dtype)
         if task == SHARED:
             task, regime = "sst2", "shared"
         self.regime: Regime = regime or "frozen"
         source = task if isinstance(task, TaskModel) else load_model(task, self.regime)
         self.task = TASKS.get(source.name) if source.card is not None else None
         self.name, self.card, self.labels = source.name, source.card, source.labels
-        self.model, self.tokenizer = source.model, source.tokenizer
+        self.model, self.tokenizer = source.model.to(device=device, dtype=dtype), source.tokenizer
         self.anatomy = Anatomy.of(self.model, block_size, source.neuron_order)
         self.cost = CostModel.of(self.anatomy)
         self.subnetwork = SubNetwork(self.anatomy)
@@ -71,10 +78,20 @@ class Lab:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_id: str | Path, *, trust_remote_code: bool = False, block_size: int | None = None
+        cls,
+        path_or_id: str | Path,
+        *,
+        trust_remote_code: bool = False,
+        block_size: int | None = None,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = torch.float32,
     ) -> Lab:
-        """A lab on your own checkpoint folder or a hub id; the tokenizer is found with it."""
-        return cls(load_pretrained(path_or_id, trust_remote_code=trust_remote_code), block_size)
+        """A lab on your own checkpoint folder or a hub id; the tokenizer is found with it.
+
+        Single-label, multi-label and regression models are told apart by their configuration.
+        """
+        source = load_pretrained(path_or_id, trust_remote_code=trust_remote_code)
+        return cls(source, block_size, device=device, dtype=dtype)
 
     @staticmethod
     def restore(path: str | Path) -> Snapshot:
@@ -121,7 +138,7 @@ class Lab:
 
     def predict(self, text: Text) -> Prediction:
         """The dense model's prediction."""
-        return Prediction.of(self.subnetwork.dense(self.encode([text]))[0], self.labels)
+        return self._prediction(self.subnetwork.dense(self.encode([text]))[0])
 
     def sensitivity(
         self, text: Text | Sequence[Text], scorer: str | Scorer | Router = "first_order"
@@ -159,8 +176,8 @@ class Lab:
             text=text,
             tokens=tuple(self.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())),
             keep=pruner.keep,
-            prediction=Prediction.of(batch.logits[0], self.labels),
-            dense=Prediction.of(batch.dense_logits[0], self.labels),
+            prediction=self._prediction(batch.logits[0]),
+            dense=self._prediction(batch.dense_logits[0]),
             sensitivity=batch.sensitivity,
             mask=batch.mask,
             macs=batch.macs[0],
@@ -220,7 +237,7 @@ class Lab:
 
         def under(text: Text, run: PrunedRun) -> Prediction:
             logits = self.subnetwork(self.encode([text]), run.mask).logits
-            return Prediction.of(logits[0], self.labels)
+            return self._prediction(logits[0])
 
         return Comparison(
             a=first,
@@ -315,6 +332,9 @@ class Lab:
             labels = torch.tensor(examples.labels[start : start + BATCH], device=self.anatomy.device)
             batches.append((self.encode(texts), labels))
         return batches
+
+    def _prediction(self, logits: Tensor) -> Prediction:
+        return Prediction.of(logits.float().cpu(), self.labels, self.anatomy.is_multi_label)
 
     def _checked(self, text: Any) -> tuple[str, ...]:
         """The text's columns, or a LabError for anything a model of this task cannot read."""

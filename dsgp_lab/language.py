@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -143,7 +144,7 @@ class LanguageLab:
         if scorer == "first_order":
             return FirstOrder("prompt_loss")
         if scorer == "constant":
-            return self.static("wanda_sp")
+            return self.static("griffin")
         if scorer == "flap":
             return Flap.fit(self.anatomy, self._calibration())
         return make_scorer(scorer)
@@ -159,7 +160,7 @@ class LanguageLab:
         return self._static[scorer]
 
     def sensitivity(
-        self, prompt: str, scorer: str | Scorer = "wanda_sp", chat: bool | None = None
+        self, prompt: str, scorer: str | Scorer = "griffin", chat: bool | None = None
     ) -> Sensitivity:
         """How much each KV group and neuron matters for a prompt."""
         return self.scorer(scorer)(self.anatomy, self.encode(prompt, chat))
@@ -168,14 +169,42 @@ class LanguageLab:
         self,
         prompt: str,
         keep: float = 0.7,
-        scorer: str | Scorer = "wanda_sp",
-        scope: Scope = "global",
+        scorer: str | Scorer = "griffin",
+        scope: Scope = "layer",
+        cut_attention: bool = False,
         chat: bool | None = None,
     ) -> Mask:
         """The mask of a prompt within a share `keep` of the layers' MACs."""
         inputs = self.encode(prompt, chat)
         scores = self.scorer(scorer)(self.anatomy, inputs)
-        return plan_mask(scores, self.cost, lengths(inputs), keep, scope)
+        return self.plan(scores, lengths(inputs), keep, scope, cut_attention)
+
+    def plan(
+        self,
+        scores: Sensitivity,
+        lengths: Tensor,
+        keep: float,
+        scope: Scope = "layer",
+        cut_attention: bool = False,
+    ) -> Mask:
+        """Masks within a share `keep` of the layers' MACs, by default as GRIFFIN plans them.
+
+        There attention stays whole, and each layer keeps the same share of its neurons: scores of KV groups
+        and of neurons, and of different layers, compare badly. `scope="global"` and `cut_attention=True`
+        let all units compete. Raises LabError for a budget that whole attention alone exceeds.
+        """
+        if cut_attention:
+            return plan_mask(scores, self.cost, lengths, keep, scope)
+        floor = min(self.anatomy.num_heads, self.anatomy.num_blocks)
+        longest = int(lengths.max())
+        least = floor * (self.cost.head(longest) + self.cost.block(longest)) / self.cost.layer(longest)
+        if check_keep(keep) < least:
+            raise LabError(
+                got=f"keep={keep:g} with whole attention",
+                allowed=f"at least {least:.3f} for {longest} tokens in this model",
+                hint="raise keep, or pass cut_attention=True",
+            )
+        return plan_mask(scores, self.cost, lengths, keep, scope, floor)
 
     def generate(
         self,
@@ -197,8 +226,9 @@ class LanguageLab:
         self,
         prompt: str,
         keep: float = 0.7,
-        scorer: str | Scorer = "wanda_sp",
-        scope: Scope = "global",
+        scorer: str | Scorer = "griffin",
+        scope: Scope = "layer",
+        cut_attention: bool = False,
         max_new_tokens: int = 32,
         chat: bool | None = None,
     ) -> PrunedGeneration:
@@ -210,7 +240,7 @@ class LanguageLab:
         marks = [self._now()]
         scores = made(self.anatomy, inputs)
         marks.append(self._now())
-        mask = plan_mask(scores, self.cost, lengths(inputs), keep, scope)
+        mask = self.plan(scores, lengths(inputs), keep, scope, cut_attention)
         marks.append(self._now())
         cut = self.subnetwork.select(mask, reuse=True)
         marks.append(self._now())
@@ -231,6 +261,13 @@ class LanguageLab:
             plan_ms=plan_ms,
             cut_ms=cut_ms,
         )
+
+    def explore(self, prompt: str, keep: float = 0.8, max_new_tokens: int = 32) -> Any:
+        """A panel for notebooks: generate dense and pruned side by side, live."""
+        from dsgp_lab.language_panel import language_panel
+
+        self.encode(prompt)  # a bad prompt is refused here
+        return language_panel(self, prompt, check_keep(keep), max_new_tokens)
 
     def losses(self, ids: Sequence[int], start: int, mask: Mask | None = None) -> tuple[Tensor, Tensor]:
         """Loss in nats of the tokens from `start` on, and the tokens chosen instead, both [tokens - start].

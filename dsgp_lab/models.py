@@ -153,8 +153,20 @@ def load_pretrained(path_or_id: str | Path, *, trust_remote_code: bool = False) 
         model = _classifier(name, trust_remote_code)
         tokenizer = _tokenizer(name, trust_remote_code)
     refuse_nan(model, name)
-    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
-    return TaskModel(model.eval(), tokenizer, () if len(labels) == 1 else labels, name)
+    return TaskModel(model.eval(), tokenizer, _labels(model.config, name), name)
+
+
+def _labels(config: Any, name: str) -> tuple[str, ...]:
+    """The class names; none for regression. What the configuration says of the problem must fit them."""
+    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    kind = getattr(config, "problem_type", None)
+    if kind == "regression" and len(labels) > 1:
+        raise LabError(
+            got=f"model {name!r}, a regression with {len(labels)} values",
+            allowed="regressions with one value, and classifiers",
+            hint="if it is a classifier, set problem_type in its config.json to single_label_classification",
+        )
+    return () if len(labels) == 1 and kind != "multi_label_classification" else labels
 
 
 def check_source(name: str) -> None:

@@ -14,7 +14,7 @@ from dsgp_lab.mask import Mask
 from dsgp_lab.pruner import Timings
 from dsgp_lab.report import Report
 from dsgp_lab.sensitivity import Sensitivity
-from dsgp_lab.sensitivity.targets import margin
+from dsgp_lab.sensitivity.targets import label_margin, margin
 
 if TYPE_CHECKING:
     from dsgp_lab.views.view import View
@@ -27,7 +27,10 @@ Text = str | tuple[str, str]
 class Prediction:
     """The predicted class: its label and index, the probabilities of all classes, and the logit margin.
 
-    For regression, `label` is the value as text, and there are no probabilities.
+    For regression, `label` is the value as text, and there are no probabilities. For multi-label models
+    `chosen` holds the indices of all labels above one half, `label` their names, `index` the likeliest one,
+    `probabilities` one for each label (they need not add up to 1), and `margin` the sum of all labels'
+    distances from their thresholds.
     """
 
     label: str
@@ -35,15 +38,22 @@ class Prediction:
     probabilities: tuple[float, ...]
     margin: float
     logits: tuple[float, ...]
+    chosen: tuple[int, ...] | None = None
 
     @staticmethod
-    def of(logits: Tensor, labels: tuple[str, ...]) -> Prediction:
+    def of(logits: Tensor, labels: tuple[str, ...], multi_label: bool = False) -> Prediction:
         """From the logits [labels] of one input; labels () means regression.
 
         >>> Prediction.of(torch.tensor([0.0, 2.0]), ("negative", "positive"))
         positive (0.881), margin 2.00
         """
         values = tuple(logits.tolist())
+        if multi_label:
+            chosen = tuple(i for i, value in enumerate(values) if value > 0)
+            names = ", ".join(labels[i] for i in chosen) or "no label"
+            each = tuple(torch.sigmoid(logits.double()).tolist())
+            gap = float(label_margin(logits[None])[0])
+            return Prediction(names, int(logits.argmax()), each, gap, values, chosen)
         if len(values) == 1:
             return Prediction(f"{values[0]:.2f}", 0, (), values[0], values)
         index = int(logits.argmax())
@@ -55,6 +65,10 @@ class Prediction:
         """Label, probability and margin."""
         if not self.probabilities:
             return self.label
+        if self.chosen is not None:
+            found = ", ".join(f"{self.probabilities[i]:.3f}" for i in self.chosen)
+            found = found or f"at most {max(self.probabilities):.3f}"
+            return f"{self.label} ({found}), margin {self.margin:.2f}"
         return f"{self.label} ({self.probabilities[self.index]:.3f}), margin {self.margin:.2f}"
 
 
@@ -81,7 +95,9 @@ class PrunedRun:
 
     @property
     def agrees(self) -> bool:
-        """Whether the cut model predicts the dense model's class."""
+        """Whether the cut model predicts the dense model's class (multi-label: the same set of labels)."""
+        if self.dense.chosen is not None:
+            return self.prediction.chosen == self.dense.chosen
         return self.prediction.index == self.dense.index
 
     def report(self) -> Report:

@@ -146,3 +146,11 @@ def test_html_is_escaped() -> None:
     assert "a &amp; b" in html
     assert "&lt;i&gt;" in html
     assert "Needed and missing: 1; warnings: 0." in html
+
+
+def test_a_missing_language_model_is_no_illness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsgp_lab.language_models.language_file", lambda: None)
+    diagnosis = diagnose()
+    check = named(diagnosis, "language model")
+    assert (check.status, diagnosis.healthy) == ("warn", True)
+    assert "make lab-llm" in check.hint

@@ -415,12 +415,13 @@ def test_missing_damaged_and_wrong_checkpoints(toy_folder: str, tmp_path: Path) 
 
 def test_a_family_that_is_not_supported(tmp_path: Path) -> None:
     from toys import toy_tokenizer
-    from transformers import GPT2Config, GPT2ForSequenceClassification
+    from transformers import AlbertConfig, AlbertForSequenceClassification
 
-    config = GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2, n_positions=16, pad_token_id=0)
-    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+    sizes = {"vocab_size": 30, "embedding_size": 8, "hidden_size": 8, "intermediate_size": 8}
+    config = AlbertConfig(**sizes, num_hidden_layers=1, num_attention_heads=2)
+    AlbertForSequenceClassification(config).save_pretrained(tmp_path)
     toy_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(LabError, match=r"a model of type 'gpt2'.*BERT \(bert\)"):
+    with pytest.raises(LabError, match=r"a model of type 'albert'.*BERT \(bert\)"):
         Lab.from_pretrained(tmp_path)
 
 

@@ -100,7 +100,7 @@ def test_constraints_are_exact_and_within_pyprojects_bounds() -> None:
 
 
 def test_every_import_is_declared() -> None:
-    library = bounds(PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["llm"])
+    library = bounds(PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["llm"] + EXTRAS["cluster"])
     everything = library | bounds(EXTRAS["test"])
     for folder, declared in (("dsgp_lab", library), ("tests", everything), ("tools", everything)):
         own = {"dsgp_lab", *(path.stem for path in (ROOT / folder).glob("*.py"))}
@@ -115,11 +115,11 @@ def test_every_import_is_declared() -> None:
 
 
 def test_the_readmes_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):(?!=)", MAKEFILE, re.MULTILINE))
-    named = set(re.findall(r"(?:^ {4}|`)make ([a-z]+)", README, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):(?!=)", MAKEFILE, re.MULTILINE))
+    named = set(re.findall(r"(?:^ {4}|`)make ([a-z-]+)", README, re.MULTILINE))
     assert {"lab", "test", "demo", "bench", "quick"} <= named
     assert named <= targets
-    documented = set(re.findall(r"^([a-z]+):.*## ", MAKEFILE, re.MULTILINE))
+    documented = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE))
     assert documented == targets, "a target without a line in make help"
 
 

@@ -121,6 +121,11 @@ class Anatomy:
         """Width of what one head (or KV group) hands to the output projection."""
         return self.queries_per_head * self.head_dim
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether every label is decided on its own, as the model's configuration says."""
+        return getattr(self.model.config, "problem_type", None) == "multi_label_classification"
+
     def logits(self, inputs: Inputs) -> Tensor:
         """The model's decision through transformers: [batch, labels].
 

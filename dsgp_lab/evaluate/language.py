@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.language import LANGUAGE_SCORERS, LanguageLab, mean_scores
 from dsgp_lab.language_data import Passage, Prompt, load_passages, load_prompts
 from dsgp_lab.mask import Mask
-from dsgp_lab.plan import Scope, check_keep, plan_mask
+from dsgp_lab.plan import Scope, check_keep
 from dsgp_lab.report import Report
 from dsgp_lab.sensitivity import Flap, Scorer, Sensitivity
 
@@ -102,8 +103,8 @@ class LanguageTable:
         header: tuple[str, ...] = ("scorer", "MACs", "perplexity", "static", "mismatched", "gain in nats")
         header += ("agreement", "static", "mismatched", "right answers")
         notes: tuple[str, ...] = (
-            f"{self.model}; second halves of {self.passages} passages, budgets over the whole model"
-            f" (scope {self.scope}); MACs are those of the layers, the scorer's left out. Gain: loss of the"
+            f"{self.model}; second halves of {self.passages} passages; plan: scope {self.scope}."
+            " MACs are those of the layers, the scorer's left out. Gain: loss of the"
             " static twin minus loss of the own mask, 95 % interval over passages.",
         )
         if self.prompts:
@@ -136,7 +137,8 @@ def evaluate_language(
     lab: LanguageLab,
     scorers: Sequence[str] = DYNAMIC,
     keeps: Sequence[float] = (0.8, 0.7, 0.6),
-    scope: Scope = "global",
+    scope: Scope = "layer",
+    cut_attention: bool = False,
     passages: Sequence[Passage] | None = None,
     prompts: Sequence[Prompt] = (),
     say: Callable[[str], None] = lambda line: None,
@@ -157,17 +159,18 @@ def evaluate_language(
         check_keep(keep)
     halves = _halves(lab, load_passages() if passages is None else passages)
     whole = [lab.losses(half.ids, half.start) for half in halves]
+    plan = partial(lab.plan, scope=scope, cut_attention=cut_attention)
     rows = []
     for name in scorers:
         made = _scorer(lab, name, halves)
         scores = [made(lab.anatomy, lab.as_inputs(half.ids[: half.start])) for half in halves]
         for keep in keeps:
-            right = answers(lab, prompts, made, keep, scope) if prompts else None
-            rows.append(_row(lab, name, keep, scope, halves, whole, scores, right))
+            right = answers(lab, prompts, made, keep, scope, cut_attention) if prompts else None
+            rows.append(_row(lab, name, keep, plan, halves, whole, scores, right))
             say(f"{name} at {keep:g}: perplexity {rows[-1].own.perplexity:.2f}")
     return LanguageTable(
         model=lab.name,
-        scope=scope,
+        scope=f"{scope}, attention {'cut too' if cut_attention else 'whole'}",
         dense=_quality(whole, whole),
         dense_right=answers(lab, prompts) if prompts else None,
         rows=tuple(rows),
@@ -181,14 +184,15 @@ def answers(
     prompts: Sequence[Prompt] | None = None,
     scorer: str | Scorer | None = None,
     keep: float = 1.0,
-    scope: Scope = "global",
+    scope: Scope = "layer",
+    cut_attention: bool = False,
 ) -> float:
     """Share of prompts answered rightly, each under its own mask (no scorer: by the whole model)."""
     prompts = load_prompts() if prompts is None else prompts
     made = None if scorer is None else lab.scorer(scorer)
     right = 0
     for prompt in prompts:
-        mask = None if made is None else lab.mask(prompt.text, keep, made, scope)
+        mask = None if made is None else lab.mask(prompt.text, keep, made, scope, cut_attention)
         right += prompt.is_right(lab.generate(prompt.text, mask, max_new_tokens=24).text)
     return right / len(prompts)
 
@@ -197,14 +201,14 @@ def _row(
     lab: LanguageLab,
     name: str,
     keep: float,
-    scope: Scope,
+    plan: Callable[..., Mask],
     halves: Sequence[_Half],
     whole: Sequence[tuple[Tensor, Tensor]],
     scores: Sequence[Sensitivity],
     right: float | None,
 ) -> LanguageRow:
     starts = [torch.tensor([half.start], device=lab.anatomy.device) for half in halves]
-    masks = [plan_mask(s, lab.cost, n, keep, scope) for s, n in zip(scores, starts, strict=True)]
+    masks = [plan(s, n, keep) for s, n in zip(scores, starts, strict=True)]
     macs = [
         float(lab.cost.masked(mask, n)[0] / lab.cost.dense(n)[0])
         for mask, n in zip(masks, starts, strict=True)
@@ -218,7 +222,7 @@ def _row(
     if name != "random":
         twins = [mean_scores([*scores[:i], *scores[i + 1 :]]) for i in range(len(halves))]
         same = [
-            plan_mask(twin(lab.anatomy, lab.as_inputs(h.ids[: h.start])), lab.cost, n, keep, scope)
+            plan(twin(lab.anatomy, lab.as_inputs(h.ids[: h.start])), n, keep)
             for twin, h, n in zip(twins, halves, starts, strict=True)
         ]
         static = quality(same)

@@ -15,8 +15,7 @@ from dsgp_lab.evaluate.latency import LatencyTable, measure_latency, threads
 from dsgp_lab.generation import generate
 from dsgp_lab.language import LanguageLab
 from dsgp_lab.language_data import load_passages
-from dsgp_lab.mask import Mask
-from dsgp_lab.plan import check_keep, plan_mask
+from dsgp_lab.plan import check_keep
 from dsgp_lab.report import Report
 from dsgp_lab.sensitivity import lengths
 
@@ -36,7 +35,8 @@ class SpeedTable:
     answer: LatencyTable
     prompt_tokens: int
     new_tokens: int
-    keep: tuple[float, float]
+    keep: float
+    units: tuple[float, float]
     """Share of KV groups and of neurons that run."""
     scorer: str
 
@@ -52,7 +52,8 @@ class SpeedTable:
         header = ("", "tokens / s", f"speed / {LEAN}", "95 % interval")
         notes = (
             f"Batch 1, prompt of {self.prompt_tokens} tokens, {self.new_tokens} new ones;"
-            f" {self.keep[0]:.2f} of the KV groups and {self.keep[1]:.2f} of the neurons run."
+            f" {self.keep:g} of the layers' MACs: {self.units[0]:.2f} of the KV groups and"
+            f" {self.units[1]:.2f} of the neurons run."
             f" Answer: score ({self.scorer}), plan, cut, prefill and decode."
             " The language-model head is whole in every variant.",
             self.decode.report().notes[0],
@@ -66,6 +67,7 @@ class SpeedTable:
             "prompt_tokens": self.prompt_tokens,
             "new_tokens": self.new_tokens,
             "keep": self.keep,
+            "units": self.units,
             "scorer": self.scorer,
             **{
                 name: {
@@ -86,30 +88,17 @@ class SpeedTable:
         return self.report().html()
 
 
-def share_mask(lab: LanguageLab, scores_of: Inputs, scorer: str, keep: float) -> Mask:
-    """The best KV groups and the best neurons of a prompt, a share `keep` of each over the whole model."""
-    scores = lab.scorer(scorer)(lab.anatomy, scores_of)
-
-    def best(part: torch.Tensor) -> torch.Tensor:
-        flat = part.flatten(1)
-        count = max(1, round(keep * flat.shape[1]))
-        top = flat.topk(count, dim=1).indices
-        return torch.zeros_like(flat, dtype=torch.bool).scatter(1, top, True).view_as(part)
-
-    return Mask(best(scores.heads), best(scores.blocks))
-
-
 def bench_language(
     lab: LanguageLab,
     keep: float = 0.6,
-    scorer: str = "wanda_sp",
+    scorer: str = "griffin",
     prompt_tokens: int = 64,
     new_tokens: int = 32,
     rounds: int = 10,
     num_threads: int = 1,
     transformers: bool = True,
 ) -> SpeedTable:
-    """Time dense and cut runs of one prompt in paired rounds; `keep` of groups and of neurons run.
+    """Time dense and cut runs of one prompt in paired rounds, within `keep` of the MACs.
 
     Raises LabError for a budget or a length that cannot be.
     """
@@ -122,13 +111,13 @@ def bench_language(
             hint="64 and 32 are a good start",
         )
     inputs, sub = lab.as_inputs(ids[:prompt_tokens]), lab.subnetwork
-    mask = share_mask(lab, inputs, scorer, keep)
-    cut, made = sub.select(mask), lab.scorer(scorer)
+    made = lab.scorer(scorer)
+    mask = lab.plan(made(lab.anatomy, inputs), lengths(inputs), keep)
+    cut = sub.select(mask)
 
     def answer() -> None:
-        scores = made(lab.anatomy, inputs)
-        plan_mask(scores, lab.cost, lengths(inputs), keep)
-        generate(sub, inputs, sub.select(mask, reuse=True), new_tokens)
+        own = lab.plan(made(lab.anatomy, inputs), lengths(inputs), keep)
+        generate(sub, inputs, sub.select(own, reuse=True), new_tokens)
 
     def whole() -> None:
         with torch.inference_mode():
@@ -159,9 +148,15 @@ def bench_language(
             name: measure_latency(variants, LEAN, rounds=rounds, warmup=1, setting=f"{name}, {lab.name}")
             for name, variants in settings.items()
         }
-    kept = (float(mask.heads.float().mean()), float(mask.blocks.float().mean()))
     return SpeedTable(
-        **measured, prompt_tokens=prompt_tokens, new_tokens=new_tokens, keep=kept, scorer=scorer
+        prefill=measured["prefill"],
+        decode=measured["decode"],
+        answer=measured["answer"],
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        keep=keep,
+        units=(float(mask.heads.float().mean()), float(mask.blocks.float().mean())),
+        scorer=scorer,
     )
 
 

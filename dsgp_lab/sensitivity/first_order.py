@@ -31,7 +31,7 @@ def gate_gradients(
             if target == "prompt_loss" and isinstance(anatomy.family, DecoderFamily):
                 value = prompt_loss(anatomy.family.all_logits(anatomy.model, own), own)
             else:
-                value = target_value(target, anatomy.logits(own), labels)
+                value = target_value(target, anatomy.logits(own), labels, anatomy.is_multi_label)
         heads, neurons = torch.autograd.grad(value.sum(), [gates.heads, gates.neurons])
     return heads, neurons
 

@@ -12,12 +12,13 @@ from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.cost import CostModel
 from dsgp_lab.gates import Gates, gated
 from dsgp_lab.sensitivity.base import Scorer, UnitScores
-from dsgp_lab.sensitivity.targets import margin
+from dsgp_lab.sensitivity.targets import label_margin, margin
 
 
 @dataclass(frozen=True)
 class LeaveOneOut(Scorer):
-    """m(all units) - m(all but this one), m the logit margin of the class the full model predicts.
+    """m(all units) - m(all but this one), m the logit margin of the class the full model predicts
+    (multi-label: `label_margin` of the labels it predicts).
 
     Source: the definition of sensitivity itself. Units are removed in batches: one input is repeated
     under different gate rows. Positive: the unit supports the prediction; negative: it argues against it.
@@ -46,8 +47,10 @@ class LeaveOneOut(Scorer):
     def _drops(self, anatomy: Anatomy, inputs: Inputs) -> Tensor:
         """Margin lost without each unit [units], for one input."""
         logits = anatomy.logits(inputs)
-        chosen = logits.argmax(1)
-        full = margin(logits)
+        many = anatomy.is_multi_label
+        chosen = logits > 0 if many else logits.argmax(1)
+        distance = label_margin if many else margin
+        full = distance(logits)
         num_heads = anatomy.num_layers * anatomy.num_heads
         lost = []
         for removed in torch.arange(anatomy.num_units).split(self.rows):
@@ -58,7 +61,7 @@ class LeaveOneOut(Scorer):
             repeated = {name: values.expand(len(removed), -1) for name, values in inputs.items()}
             with gated(anatomy, Gates.of(anatomy, heads, blocks)):
                 without = anatomy.logits(repeated)
-            lost.append(full - margin(without, chosen.expand(len(removed))))
+            lost.append(full - distance(without, chosen.expand(len(removed), *chosen.shape[1:])))
         return torch.cat(lost)
 
     def macs(self, cost: CostModel, length: int) -> int:

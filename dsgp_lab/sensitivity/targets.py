@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, mse_loss
 
 from dsgp_lab.anatomy import Inputs
 from dsgp_lab.errors import LabError
@@ -30,6 +30,22 @@ def margin(logits: Tensor, chosen: Tensor | None = None) -> Tensor:
     return mine - others.max(1).values
 
 
+def label_margin(logits: Tensor, chosen: Tensor | None = None) -> Tensor:
+    """For multi-label models: every label's distance from its own threshold, logit 0, summed up [batch].
+
+    A label that is chosen counts with its logit, the others with their logit negated. chosen [batch, labels],
+    bool; by default what is predicted, so that the sum is that of the absolute logits.
+
+    >>> import torch
+    >>> label_margin(torch.tensor([[2.0, -1.0]])).tolist()
+    [3.0]
+    >>> label_margin(torch.tensor([[2.0, -1.0]]), torch.tensor([[True, True]])).tolist()
+    [1.0]
+    """
+    chosen = logits > 0 if chosen is None else chosen
+    return logits.where(chosen, -logits).sum(1)
+
+
 def prompt_loss(logits: Tensor, inputs: Inputs) -> Tensor:
     """Mean negative log-likelihood of each prompt's own tokens, in nats, the first one left out [batch].
 
@@ -41,8 +57,13 @@ def prompt_loss(logits: Tensor, inputs: Inputs) -> Tensor:
     return (losses * both).sum(1) / both.sum(1).clamp(min=1)
 
 
-def target_value(name: TargetName, logits: Tensor, labels: Tensor | None) -> Tensor:
+def target_value(
+    name: TargetName, logits: Tensor, labels: Tensor | None, multi_label: bool = False
+) -> Tensor:
     """The scalar of each input [batch].
+
+    With `multi_label`, margin is `label_margin`, log_probability that of the predicted set of labels, and
+    loss the binary cross-entropy against `labels` [batch, labels].
 
     margin: see `margin`. log_probability: of the predicted class; saturates on confident inputs.
     loss: cross-entropy (regression: squared error) against `labels`. prompt_loss: see `prompt_loss`, which
@@ -60,6 +81,8 @@ def target_value(name: TargetName, logits: Tensor, labels: Tensor | None) -> Ten
             allowed="language models, which predict their own input",
             hint="use target='margin'",
         )
+    if multi_label and name != "loss":
+        return label_margin(logits) if name == "margin" else logsigmoid(logits.abs()).sum(1)
     if name == "margin" or (name == "log_probability" and logits.shape[1] == 1):
         return margin(logits)
     if name == "log_probability":
@@ -70,6 +93,9 @@ def target_value(name: TargetName, logits: Tensor, labels: Tensor | None) -> Ten
             allowed="labels [batch] with this target",
             hint="pass labels, or use target='margin', which needs none",
         )
+    if multi_label:
+        wanted = labels.to(logits.dtype)
+        return binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(1)
     if logits.shape[1] == 1:
         return mse_loss(logits[:, 0], labels.to(logits.dtype), reduction="none")
     return cross_entropy(logits, labels.long(), reduction="none")
