@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Colour = Literal["label", "length", "tag"]
 NEARLY = 0.95
-"""A unit that at least this share of the inputs runs counts as always kept; never kept, as at most the rest."""
+"""A unit that at least this share of the inputs runs counts as always kept, by at most the rest as never."""
 
 MOST = 400
 """Inputs of one gallery: more could not be told apart in a figure."""
@@ -114,7 +114,11 @@ class Gallery:
             f"{len(self.texts)} masks, budget {self.keep:g}, {self.scorer}",
             rows,
             ("units that", "heads", "blocks", "of all"),
-            (f"Nearly: {NEARLY:.0%} or more. Different masks: {len(self.mask.groups())}.".replace("%", " %"),),
+            (
+                f"Nearly: {NEARLY:.0%} or more. Different masks: {len(self.mask.groups())}.".replace(
+                    "%", " %"
+                ),
+            ),
         )
 
     def __str__(self) -> str:
@@ -135,7 +139,9 @@ class Gallery:
         if colour not in strips or len(strips[colour]) != len(self.texts):
             allowed = [name for name, strip in strips.items() if len(strip) == len(self.texts)]
             raise LabError(
-                got=f"colour={colour!r}", allowed=", ".join(allowed), hint="tags come with lab.gallery(..., tags)"
+                got=f"colour={colour!r}",
+                allowed=", ".join(allowed),
+                hint="tags come with lab.gallery(..., tags)",
             )
         return strips[colour]
 
@@ -151,8 +157,9 @@ class Gallery:
 def similar_first(units: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Positions of the rows of a bool array [inputs, units] so that similar rows are neighbours.
 
-    >>> similar_first(np.array([[1, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 1]], dtype=bool)).tolist()
-    [0, 2, 1, 3]
+    >>> order = similar_first(np.array([[1, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]], dtype=bool))
+    >>> sorted(order[:2].tolist()), sorted(order[2:].tolist())
+    ([0, 2], [1, 3])
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import pdist

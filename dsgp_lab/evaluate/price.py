@@ -41,7 +41,9 @@ def margins_by_budget(
     """
     if not lab.labels:
         raise LabError(
-            got=f"{lab.name!r}, a regression", allowed="a model with classes", hint="look at its output itself"
+            got=f"{lab.name!r}, a regression",
+            allowed="a model with classes",
+            hint="look at its output itself",
         )
     made = lab.scorer(scorer)
     if isinstance(made, Router):

@@ -215,11 +215,7 @@ class Face:
     def fail(self, error: BaseException) -> None:
         """Show an error as a sentence, its traceback folded; a user's mistake needs none."""
         self.html["time"].value = ""
-        if isinstance(error, LabError):
-            self.html["status"].value = cards.error_card(str(error))
-            return
-        words = f"This did not work. {type(error).__name__}: {shorten(str(error), 200)}"
-        self.html["status"].value = cards.error_card(words, "".join(traceback.format_exception(error)))
+        self.html["status"].value = error_html(error)
 
     @property
     def shows_error(self) -> bool:
@@ -228,6 +224,14 @@ class Face:
 
 
 PALE = '<div style="opacity:.4">'
+
+
+def error_html(error: BaseException) -> str:
+    """An error as a sentence, its traceback folded; a user's mistake needs none."""
+    if isinstance(error, LabError):
+        return cards.error_card(str(error))
+    words = f"This did not work. {type(error).__name__}: {shorten(str(error), 200)}"
+    return cards.error_card(words, "".join(traceback.format_exception(error)))
 
 
 def model_name(task: str, regime: str) -> str:

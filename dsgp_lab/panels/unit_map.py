@@ -53,10 +53,7 @@ class UnitMap:
 
     def draw(self, view: View) -> None:
         """Replace scores, scale, mask and title by those of another view of the same model."""
-        with self.widget.batch_update():
-            for old, new in zip(self.widget.data, view.figure.data, strict=False):
-                old.update(new.to_plotly_json(), overwrite=False)
-            self.widget.layout.annotations = view.figure.layout.annotations
+        redraw(self.widget, view)
 
     def set_mask(self, mask: Mask, flipped: tuple[Unit, ...] = ()) -> None:
         """Cross out the units that do not run, and ring those that were changed by hand."""
@@ -89,6 +86,14 @@ class UnitMap:
                 clicked(Unit(kind, list(trace.y).index(points.ys[0]), number))
 
         return on_click
+
+
+def redraw(widget: go.FigureWidget, view: View) -> None:
+    """Replace a live figure's numbers and words by those of a view with the same plots."""
+    with widget.batch_update():
+        for old, new in zip(widget.data, view.figure.data, strict=False):
+            old.update(new.to_plotly_json(), overwrite=False)
+        widget.layout.annotations = view.figure.layout.annotations
 
 
 def live(view: View) -> go.FigureWidget:

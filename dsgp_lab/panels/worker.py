@@ -68,6 +68,10 @@ class Worker:
                 self._thread.start()
             self._condition.notify_all()
 
+    def tell(self, stale: Callable[[], bool], receiver: Callable[[Any], None], value: Any) -> None:
+        """Hand over something on the way, from inside a job; dropped once the job is stale."""
+        self._deliver(lambda: None if stale() else receiver(value))
+
     def cancel(self) -> None:
         """Make every job submitted so far stale."""
         with self._condition:

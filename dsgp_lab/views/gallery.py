@@ -102,6 +102,6 @@ def _codes(strip: Sequence[str | int]) -> tuple[np.ndarray[Any, Any], str]:
     ('a, b', '3 to 9')
     """
     if all(isinstance(entry, int) for entry in strip):
-        return np.array(strip, dtype=float), f"{min(strip)} to {max(strip)}"  # type: ignore[type-var]
+        return np.array(strip, dtype=float), f"{min(strip)} to {max(strip)}"
     words = sorted({str(entry) for entry in strip})
     return np.array([words.index(str(entry)) for entry in strip], dtype=float), ", ".join(words)
