@@ -102,7 +102,8 @@ def test_constraints_are_exact_and_within_pyprojects_bounds() -> None:
 def test_every_import_is_declared() -> None:
     library = bounds(PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["llm"])
     everything = library | bounds(EXTRAS["test"])
-    for folder, declared in (("dsgp_lab", library), ("tests", everything), ("tools", everything)):
+    tools = everything | bounds(EXTRAS["browser"])
+    for folder, declared in (("dsgp_lab", library), ("tests", everything), ("tools", tools)):
         own = {"dsgp_lab", *(path.stem for path in (ROOT / folder).glob("*.py"))}
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -115,11 +116,11 @@ def test_every_import_is_declared() -> None:
 
 
 def test_the_readmes_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):(?!=)", MAKEFILE, re.MULTILINE))
-    named = set(re.findall(r"(?:^ {4}|`)make ([a-z]+)", README, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):(?!=)", MAKEFILE, re.MULTILINE))
+    named = set(re.findall(r"(?:^ {4}|`)make ([a-z-]+)", README, re.MULTILINE))
     assert {"lab", "test", "demo", "bench", "quick"} <= named
     assert named <= targets
-    documented = set(re.findall(r"^([a-z]+):.*## ", MAKEFILE, re.MULTILINE))
+    documented = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE))
     assert documented == targets, "a target without a line in make help"
 
 

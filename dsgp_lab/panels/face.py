@@ -150,14 +150,19 @@ class Face:
             self.map_box.children = (self.map.widget,)
 
     def draw_plan(self, planned: Planned, choice: Choice) -> None:
-        """Mask, layer sliders and operations; cheap."""
+        """Mask and operations: what follows a slider while it is dragged."""
         assert self.map is not None
         self.map.set_mask(planned.mask, choice.flipped)
-        self.layers.show(planned.mask, choice.heads, choice.blocks)
         macs = planned.macs
         self.html["macs"].value = cards.macs_card(
             macs.kept, macs.dense, macs.scorer, macs.charged, choice.keep, choice.edited
         )
+
+    def settle(self, planned: Planned, choice: Choice) -> None:
+        """What can wait until the slider rests: layer sliders, and what hovering says."""
+        assert self.map is not None
+        self.map.name_states(planned.mask)
+        self.layers.show(planned.mask, choice.heads, choice.blocks)
 
     def draw_outcome(self, scored: Scored, outcome: Outcome, labels: tuple[str, ...]) -> None:
         """Prediction, the check of the cut, and one unit's effect."""
