@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 FIRST := notebooks/00_start_here.ipynb
 
-.PHONY: help lab lab-llm test quick demo bench results notebooks clean
+.PHONY: help lab lab-llm app test quick demo bench results notebooks browser-test clean
 
 # The stamp names the folder: an environment that was moved or copied is made anew.
 ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
@@ -14,7 +14,7 @@ ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
 endif
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 	@echo "  PYTHON=python3.12 chooses the Python; LAB_ARGS='--port 9000' goes to JupyterLab."
 
 $(READY): pyproject.toml constraints.txt tools/make_venv.sh
@@ -26,6 +26,9 @@ lab: $(READY) ## open the course in JupyterLab (without a display: print its add
 lab-llm: $(READY) ## the same with a language model (about 100 MB more): notebook 08
 	@bash tools/add_language_model.sh $(PY)
 	@bash tools/open_lab.sh $(PY) notebooks/08_language_models.ipynb $(LAB_ARGS)
+
+app: $(READY) ## open the explorer as a page of its own (Voila, this machine only)
+	@bash tools/open_app.sh $(PY) $(APP_ARGS)
 
 test: $(READY) ## run every test: format, lint, types, units, doctests, notebooks
 	$(PY) -m ruff format --check .
@@ -48,6 +51,10 @@ results: $(READY) ## recompute data/results from the checkpoints (hours; needs G
 
 notebooks: $(READY) ## run all notebooks and store their outputs
 	$(PY) tools/run_notebooks.py
+
+browser-test: $(READY) ## run the course and the explorer in a real Chromium; pictures in build/browser
+	@$(PY) -c "import playwright" 2>/dev/null || $(PY) -m pip install --quiet -c constraints.txt playwright
+	$(OFFLINE) $(PY) tools/browser_test.py $(BROWSER_ARGS)
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) build dist dsgp_lab.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -34,6 +34,8 @@ from dsgp_lab.tasks import SHARED, TASKS, Examples, load_teaching
 if TYPE_CHECKING:
     from dsgp_lab.gallery import Gallery
     from dsgp_lab.panels import Explorer
+    from dsgp_lab.panels.compare_panel import ComparePanel
+    from dsgp_lab.panels.sweep_panel import SweepPanel
     from dsgp_lab.snapshot import Snapshot
     from dsgp_lab.views import View
 
@@ -247,6 +249,35 @@ class Lab:
             swapped_a=under(a, second),
             swapped_b=under(b, first),
         )
+
+    def compare_panel(self, a: Text, b: Text, keep: float = 0.6, scorer: str = "first_order") -> ComparePanel:
+        """`compare`, live: both texts can be changed, the budget dragged, the masks swapped."""
+        from dsgp_lab.panels.compare_panel import ComparePanel, Question
+
+        return ComparePanel(self, Question(a, b, check_keep(keep), scorer))
+
+    def curve(self, keep: float | None = None, folder: str | Path | None = None) -> View:
+        """The committed results of the lab's task and regime: loss over operations, a line a method.
+
+        `keep` marks a budget. `folder` holds other results than the project's own (`dsgp-lab results`).
+
+        Raises:
+            LabError: no results, or none of this task and regime.
+        """
+        from dsgp_lab.evaluate.results_curve import results_curve
+        from dsgp_lab.evaluate.results_table import Results
+
+        rows = Results.load(folder).rows
+        return results_curve(rows, self.name, self.regime, None if keep is None else check_keep(keep))
+
+    def sweep_panel(self, folder: str | Path | None = None) -> SweepPanel:
+        """A sweep of this task with a progress bar: methods x budgets, the curve growing as results come in.
+
+        Results go to `folder`, from which a later sweep goes on; by default to one that ends with the panel.
+        """
+        from dsgp_lab.panels.sweep_panel import SweepPanel
+
+        return SweepPanel(self, folder)
 
     def gallery(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from dsgp_lab.cost import Macs
+from dsgp_lab.errors import LabError
 from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
 from dsgp_lab.pruner import Timings
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Text = str | tuple[str, str]
 """A single text, or a pair for the tasks that compare two."""
+
+Masks = Literal["own", "swapped", "only"]
+MASK_TITLES = {"own": "", "swapped": ", masks swapped", "only": ", what only one runs"}
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,16 @@ class Comparison:
     swapped_a: Prediction
     swapped_b: Prediction
 
-    def view(self) -> View:
-        """Both texts' scores and masks beside each other, on one scale."""
+    def masks(self, which: Masks = "own") -> tuple[Mask, Mask]:
+        """The masks of a and b: their own, each other's ("swapped"), or what "only" one of them runs."""
+        a, b = self.a.mask, self.b.mask
+        choices = {"own": (a, b), "swapped": (b, a), "only": (a & ~b, b & ~a)}
+        if which not in choices:
+            raise LabError(got=f"masks={which!r}", allowed=", ".join(choices), hint="use one of these")
+        return choices[which]
+
+    def view(self, masks: Masks = "own") -> View:
+        """Both texts' scores and masks beside each other, on one scale; `masks` as in the method."""
         from dsgp_lab.views import sensitivity_grid
 
         runs = (self.a, self.b)
@@ -171,8 +183,8 @@ class Comparison:
         share = self.a.keep if isinstance(self.a.keep, float) else self.a.macs.share
         return sensitivity_grid(
             [(name, *pair) for name, pair in zip(names, scores, strict=True)],
-            masks=[(run.mask.heads[0], run.mask.blocks[0]) for run in runs],
-            title=f"Two texts at {100 * share:.0f} % of the operations",
+            masks=[(mask.heads[0], mask.blocks[0]) for mask in self.masks(masks)],
+            title=f"Two texts at {100 * share:.0f} % of the operations{MASK_TITLES[masks]}",
             unit=f"{self.a.sensitivity.scorer.replace('_', ' ')} score",
             signed=low < 0,
         )

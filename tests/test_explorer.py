@@ -60,7 +60,7 @@ def test_dragging_redraws_the_cheap_parts_before_anything_is_run(lab: Lab, panel
     planned = plan_mask(scores, lab.cost, lengths(lab.encode([TEXT])), 0.3)
     assert same(panel.mask, planned)
     assert f"{100 * panel.planned.macs.share:.1f} %" in panel.face.html["macs"].value
-    crosses = [len(panel.face.map.widget.data[number].x) for number in (1, 3)]
+    crosses = [sum(panel.face.map.widget.data[number].marker.opacity) for number in (1, 3)]
     assert crosses == [int((~planned.heads).sum()), int((~planned.blocks).sum())]
     assert "Measuring" in panel.face.html["time"].value
     assert panel.outcome is None
@@ -75,8 +75,11 @@ def test_layer_sliders_follow_the_plan_until_they_are_moved(panel: Explorer) -> 
     sliders["head"][1].value = 1
     assert panel.mask.heads[0, 1].sum() == 1
     assert panel.mask.heads[0, 1].int().argmax() == panel.sensitivity.heads[0, 1].argmax()
+    assert panel.wait()
     assert "fixed" in sliders["head"][1].description
     panel.face.keep.value = 1.0
+    assert panel.wait()
+    assert [s.value for s in sliders["head"]] == [4, 1, 4]
     assert panel.mask.heads[0].sum(1).tolist() == [4, 1, 4]
     assert "Changed by hand" in panel.face.html["macs"].value
     panel.face.reset.click()

@@ -83,8 +83,8 @@ def test_closing_ends_the_thread_and_drops_everything() -> None:
 
     worker.submit(slow, seen.append, fail)
     assert started.wait(5)
+    threading.Timer(0.1, go_on.set).start()
     worker.close()
-    go_on.set()
     worker.submit(lambda _: "after the end", seen.append, fail)
     (thread,) = [t for t in threading.enumerate() if t.name == "to be closed"] or [threading.current_thread()]
     if thread is not threading.current_thread():

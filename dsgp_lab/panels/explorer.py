@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dsgp_lab.evaluate.latency import LatencyTable
     from dsgp_lab.lab import Lab
 
-DEBOUNCE = 0.12
+DEBOUNCE = 0.1
 """Seconds that a slider must rest before the cut model runs."""
 
 AT_ONCE = 128
@@ -36,7 +36,7 @@ AT_ONCE = 128
 INLINE = 64
 """Tokens up to which a router plans while the slider is dragged."""
 
-FIRST_SECONDS, LATER_SECONDS = 0.2, 2.0
+FIRST_SECONDS, LATER_SECONDS = 0.15, 2.0
 """Time for the first measurement after a change, and for the better one that follows."""
 
 
@@ -262,16 +262,17 @@ class Explorer:
         """Run the cut model and look into the chosen unit; then measure."""
         if self.scored is None or self.planned is None:
             return
-        choice, scored, mask, unit = self.choice, self.scored, self.planned.mask, self.unit
+        choice, scored, planned, unit = self.choice, self.scored, self.planned, self.unit
 
         def job(_: Callable[[], bool]) -> tuple[Outcome, View | None]:
-            outcome = self.exploration.run(choice, scored, mask, unit)
+            outcome = self.exploration.run(choice, scored, planned.mask, unit)
             if unit is None or self._drawn == (scored, unit):
                 return outcome, None
             return outcome, self._inside(choice, scored, unit)
 
         def done(result: tuple[Outcome, View | None]) -> None:
             self.outcome, inside = result
+            self.face.settle(planned, choice)
             self.face.draw_outcome(scored, self.outcome, self.exploration.lab(choice).labels)
             if inside is not None and unit is not None:
                 self.face.draw_drill(inside)

@@ -150,14 +150,19 @@ class Face:
             self.map_box.children = (self.map.widget,)
 
     def draw_plan(self, planned: Planned, choice: Choice) -> None:
-        """Mask, layer sliders and operations; cheap."""
+        """Mask and operations: what follows a slider while it is dragged."""
         assert self.map is not None
         self.map.set_mask(planned.mask, choice.flipped)
-        self.layers.show(planned.mask, choice.heads, choice.blocks)
         macs = planned.macs
         self.html["macs"].value = cards.macs_card(
             macs.kept, macs.dense, macs.scorer, macs.charged, choice.keep, choice.edited
         )
+
+    def settle(self, planned: Planned, choice: Choice) -> None:
+        """What can wait until the slider rests: layer sliders, and what hovering says."""
+        assert self.map is not None
+        self.map.name_states(planned.mask)
+        self.layers.show(planned.mask, choice.heads, choice.blocks)
 
     def draw_outcome(self, scored: Scored, outcome: Outcome, labels: tuple[str, ...]) -> None:
         """Prediction, the check of the cut, and one unit's effect."""
@@ -215,11 +220,7 @@ class Face:
     def fail(self, error: BaseException) -> None:
         """Show an error as a sentence, its traceback folded; a user's mistake needs none."""
         self.html["time"].value = ""
-        if isinstance(error, LabError):
-            self.html["status"].value = cards.error_card(str(error))
-            return
-        words = f"This did not work. {type(error).__name__}: {shorten(str(error), 200)}"
-        self.html["status"].value = cards.error_card(words, "".join(traceback.format_exception(error)))
+        self.html["status"].value = error_html(error)
 
     @property
     def shows_error(self) -> bool:
@@ -228,6 +229,14 @@ class Face:
 
 
 PALE = '<div style="opacity:.4">'
+
+
+def error_html(error: BaseException) -> str:
+    """An error as a sentence, its traceback folded; a user's mistake needs none."""
+    if isinstance(error, LabError):
+        return cards.error_card(str(error))
+    words = f"This did not work. {type(error).__name__}: {shorten(str(error), 200)}"
+    return cards.error_card(words, "".join(traceback.format_exception(error)))
 
 
 def model_name(task: str, regime: str) -> str:

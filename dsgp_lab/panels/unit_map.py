@@ -42,7 +42,9 @@ class UnitMap:
                 showlegend=False,
             )
             self.widget.data[2 * number].on_click(self._on_click(KINDS[number], clicked))
+            self._cross_all(number)
         self._selected: Unit | None = None
+        self._flipped: tuple[Unit, ...] = ()
 
     def fits(self, view: View) -> bool:
         """Whether another view has the same units."""
@@ -53,27 +55,32 @@ class UnitMap:
 
     def draw(self, view: View) -> None:
         """Replace scores, scale, mask and title by those of another view of the same model."""
-        with self.widget.batch_update():
-            for old, new in zip(self.widget.data, view.figure.data, strict=False):
-                old.update(new.to_plotly_json(), overwrite=False)
-            self.widget.layout.annotations = view.figure.layout.annotations
+        redraw(self.widget, view)
+        for number in (0, 1):
+            self._cross_all(number)
 
     def set_mask(self, mask: Mask, flipped: tuple[Unit, ...] = ()) -> None:
         """Cross out the units that do not run, and ring those that were changed by hand."""
         with self.widget.batch_update():
             for number, part in enumerate((mask.heads[0], mask.blocks[0])):
-                kept = part.numpy()
                 heat, crosses = self.widget.data[2 * number], self.widget.data[2 * number + 1]
-                x, y = list(heat.x), list(heat.y)
-                layers, units = np.nonzero(~kept)
-                crosses.update(x=[x[unit] for unit in units], y=[y[layer] for layer in layers])
-                extra = np.array(heat.customdata, dtype=object)
-                extra[:, :, 1] = np.where(kept, "kept", "pruned")
-                heat.customdata = extra.tolist()
+                crosses.marker.opacity = (~part).flatten().int().tolist()
+                if flipped == self._flipped:
+                    continue
                 mine = [unit for unit in flipped if unit.kind == KINDS[number]]
                 self.widget.data[4 + number].update(
-                    x=[x[unit.number] for unit in mine], y=[y[unit.layer] for unit in mine]
+                    x=[heat.x[unit.number] for unit in mine], y=[heat.y[unit.layer] for unit in mine]
                 )
+        self._flipped = flipped
+
+    def name_states(self, mask: Mask) -> None:
+        """Say on hovering which units run. Dearer than the crosses, so left until a slider rests."""
+        with self.widget.batch_update():
+            for number, part in enumerate((mask.heads[0], mask.blocks[0])):
+                heat = self.widget.data[2 * number]
+                extra = np.array(heat.customdata, dtype=object)
+                extra[:, :, 1] = np.where(part.numpy(), "kept", "pruned")
+                heat.customdata = extra.tolist()
 
     def select(self, unit: Unit | None) -> None:
         """Frame a unit."""
@@ -82,6 +89,13 @@ class UnitMap:
         self._selected = unit
         self.widget.layout.shapes = [] if unit is None else [_frame(unit)]
 
+    def _cross_all(self, number: int) -> None:
+        """Put a cross on every unit: which ones are seen is a matter of opacity, quick to change."""
+        heat, crosses = self.widget.data[2 * number], self.widget.data[2 * number + 1]
+        places = [(x, y) for y in heat.y for x in heat.x]
+        with self.widget.batch_update():
+            crosses.update(x=[x for x, _ in places], y=[y for _, y in places])
+
     def _on_click(self, kind: Kind, clicked: Callable[[Unit], None]) -> Callable[..., None]:
         def on_click(trace: Any, points: Any, _: Any) -> None:
             if points.xs and points.ys:
@@ -89,6 +103,14 @@ class UnitMap:
                 clicked(Unit(kind, list(trace.y).index(points.ys[0]), number))
 
         return on_click
+
+
+def redraw(widget: go.FigureWidget, view: View) -> None:
+    """Replace a live figure's numbers and words by those of a view with the same plots."""
+    with widget.batch_update():
+        for old, new in zip(widget.data, view.figure.data, strict=False):
+            old.update(new.to_plotly_json(), overwrite=False)
+        widget.layout.annotations = view.figure.layout.annotations
 
 
 def live(view: View) -> go.FigureWidget:

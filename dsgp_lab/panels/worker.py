@@ -8,6 +8,7 @@ handed over in the worker thread itself.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsgp_lab.exploration import Cancelled
+
+JOIN_SECONDS = 1.0
+"""Longest that closing waits for a running job."""
 
 Job = Callable[[Callable[[], bool]], Any]
 """Takes a function that says whether the job is stale; returns its result or raises."""
@@ -66,7 +70,12 @@ class Worker:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._thread.start()
+                atexit.register(self.close)  # a thread inside torch must not outlive the interpreter
             self._condition.notify_all()
+
+    def tell(self, stale: Callable[[], bool], receiver: Callable[[Any], None], value: Any) -> None:
+        """Hand over something on the way, from inside a job; dropped once the job is stale."""
+        self._deliver(lambda: None if stale() else receiver(value))
 
     def cancel(self) -> None:
         """Make every job submitted so far stale."""
@@ -82,6 +91,9 @@ class Worker:
             self._pending = None
             self._newest += 1
             self._condition.notify_all()
+        atexit.unregister(self.close)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(JOIN_SECONDS)
 
     def wait(self, timeout: float = 60.0) -> bool:
         """Wait until nothing is running or due; True if that came about within `timeout` seconds.

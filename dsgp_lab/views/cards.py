@@ -45,23 +45,21 @@ def prediction_card(
     *,
     margins: tuple[float, float],
     values: tuple[str, str] = ("", ""),
-    waiting: bool = False,
+    title: str = "Prediction",
 ) -> str:
     """Probabilities dense beside pruned, and the margin of the dense model's class in both.
 
-    For regression labels is empty and `values` holds both outputs as text. waiting: the pruned numbers are
-    of an earlier mask and drawn pale.
+    For regression labels is empty and `values` holds both outputs as text.
     """
-    pale = "opacity:.35;" if waiting else ""
     if not labels:
         scale = 5.0
-        body = _pair("dense", float(values[0]) / scale, values[0], "")
-        body += _pair("pruned", float(values[1]) / scale, values[1], pale)
-        return card("Prediction, 0 to 5", body, f"Difference {float(values[1]) - float(values[0]):+.2f}.")
+        body = _pair("dense", float(values[0]) / scale, values[0])
+        body += _pair("pruned", float(values[1]) / scale, values[1])
+        return card(f"{title}, 0 to 5", body, f"Difference {float(values[1]) - float(values[0]):+.2f}.")
     rows = ""
     for label, whole, cut in zip(labels, dense, pruned, strict=True):
         rows += f'<div style="margin-top:4px">{escape(label)}</div>'
-        rows += _pair("dense", whole, _percent(whole), "") + _pair("pruned", cut, _percent(cut), pale)
+        rows += _pair("dense", whole, _percent(whole)) + _pair("pruned", cut, _percent(cut))
     whole_best = max(range(len(labels)), key=lambda i: dense[i])
     cut_best = max(range(len(labels)), key=lambda i: pruned[i])
     verdict = (
@@ -70,14 +68,13 @@ def prediction_card(
         else f"The class changed: {labels[whole_best]} became {labels[cut_best]}."
     )
     words = f"Margin of {labels[whole_best]}: dense {margins[0]:.2f}, pruned {margins[1]:.2f}."
-    note = f"{words} {verdict}" if not waiting else "Running the cut model..."
-    return card("Prediction", rows, note)
+    return card(title, rows, f"{words} {verdict}")
 
 
-def _pair(name: str, share: float, value: str, style: str) -> str:
+def _pair(name: str, share: float, value: str) -> str:
     colour, hatched = (GREY, False) if name == "dense" else (BLUE, True)
     return (
-        f'<div style="display:grid;grid-template-columns:56px 1fr 62px;gap:8px;align-items:center;{style}">'
+        f'<div style="display:grid;grid-template-columns:56px 1fr 62px;gap:8px;align-items:center">'
         f'<span style="color:{SOFT}">{name}</span>{bar(share, colour, hatched=hatched)}'
         f'<span style="text-align:right">{escape(value)}</span></div>'
     )

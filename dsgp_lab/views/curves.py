@@ -119,10 +119,12 @@ def budget_curves(
     y_name: str = "points against dense",
     floor: float | None = None,
     reference: float | None = 0.0,
+    mark: float | None = None,
 ) -> View:
     """Draw a panel for each entry (a task, the average), a line with a band for its intervals for each curve.
 
     All panels have the same scales. The dashed line is `reference`, by default the dense model's score.
+    `mark`: a budget to point out, with an upright line.
     `floor`: the lowest y that is drawn; what lies below leaves the picture, and the figure says so.
     """
     curves = [curve for panel in panels.values() for curve in panel]
@@ -140,6 +142,8 @@ def budget_curves(
         shown = ticks[1] if first else (ticks[1][0], ("",) * len(ticks[1][0]))
         y_axis = Axis(y_name if first else "", y_limits, *shown, grid=True)
         rule = () if reference is None else (Rule((x_limits[0], reference), (x_limits[1], reference)),)
+        if mark is not None:
+            rule = (*rule, Rule((mark, y_limits[0]), (mark, y_limits[1])))
         lines = (_line(curve, number, x_name, y_name) for number, curve in enumerate(panels[name]))
         plots.append(Plot(shorten(name, 60 // across), x_axis, y_axis, (*rule, *lines)))
     rows = tuple(tuple(plots[start : start + across]) for start in range(0, len(plots), across))
