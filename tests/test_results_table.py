@@ -311,8 +311,8 @@ def test_complete_averages_are_those_over_all_tasks_of_the_regime() -> None:
 
 
 def test_what_is_known_is_compared_on_common_tasks() -> None:
-    oracle = [made_cell("rte", "oracle_signed", 0.5, flip=0.05)]
-    table = Results(*_both([*grid(("sst2", "rte")), *oracle]), ("a machine",))
+    oracle = [made_cell(task, "oracle_signed", 0.5, flip=0.05) for task in ("rte", "wnli")]
+    table = Results(*_both([*grid(("sst2", "rte", "wnli")), *oracle]), ("a machine",))
     report = table.knowledge_report("frozen")
     assert [row[0] for row in report.rows] == ["twin", "router", "oracle_signed"]
     assert report.notes == ("Tasks: rte.",)

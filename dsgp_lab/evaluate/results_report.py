@@ -59,9 +59,11 @@ def average_report(averages: pd.DataFrame) -> Report:
 def knowledge_report(rows: pd.DataFrame, regime: str) -> Report:
     """What knowing more is worth: a regime's methods from static scores to oracles, on the tasks of all.
 
-    Mean losses in points over the tasks that every method has, seeds averaged within a task; no intervals.
+    Mean losses in points over the tasks of GLUE's average that every method has, seeds averaged within a
+    task; no intervals.
     """
     mine = rows[(rows["regime"] == regime) & rows["method"].isin(KNOWLEDGE)]
+    mine = mine[mine["task"].isin(GLUE_AVERAGE)]
     methods = [name for name in KNOWLEDGE if name in set(mine["method"])]
     tasks = [task for task, group in mine.groupby("task", sort=False) if set(methods) <= set(group["method"])]
     means = mine[mine["task"].isin(tasks)].groupby(["keep", "method", "task"])["loss"].mean()

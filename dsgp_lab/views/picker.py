@@ -12,8 +12,8 @@ from dsgp_lab.views.curves import Curve, budget_curves
 from dsgp_lab.views.style import FONT_PX, INK, PAPER, escape_label, sentence, shorten
 from dsgp_lab.views.view import View
 
-LONGEST_TITLE = 44
-"""Characters of the title that leave room for the menu beside it."""
+LONGEST_TITLE = 60
+"""Characters of the title that leave room for the tool bar beside it."""
 
 
 def curve_picker(
@@ -63,9 +63,9 @@ def _with_menu(names: Sequence[str], figures: Sequence[go.Figure]) -> go.Figure:
         "buttons": buttons,
         "x": 1,
         "xanchor": "right",
-        "y": 1,
-        "yanchor": "top",
-        "pad": {"t": 4, "r": 8},
+        "y": layouts[0]["yaxis"]["domain"][1],  # above the plot: at the very top is plotly's tool bar
+        "yanchor": "bottom",
+        "pad": {"b": 2, "r": 8},
         "showactive": True,
         "bgcolor": PAPER,
         "font": {"size": FONT_PX, "color": INK},
