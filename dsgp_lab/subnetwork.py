@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dsgp_lab.anatomy import LayerParts
 
 
+COPIES_SHARE = 1.5
+"""Bytes that copies of kept weights may take, as a multiple of the layers' own."""
+
 Kept = tuple[bool, ...]
 
 Execution = Literal["together", "groups", "each"]
@@ -65,7 +68,7 @@ class SubNetwork:
             )
         _refuse_training(self.anatomy)
         layers = zip(self.anatomy.layers, self.anatomy.order, strict=True)
-        self.copies: Copies[PartSelection] = Copies(_packed_bytes(self.anatomy))
+        self.copies: Copies[PartSelection] = Copies(int(COPIES_SHARE * _packed_bytes(self.anatomy)))
         self.packed = tuple(pack(layer, self.anatomy, order, self.copies) for layer, order in layers)
         self._watched = [weight for layer in self.anatomy.layers for weight in _weights(layer)]
         self._versions = self._weight_versions()
@@ -209,7 +212,7 @@ def _weights(layer: LayerParts) -> list[Tensor]:
 
 
 def _packed_bytes(anatomy: Anatomy) -> int:
-    """Bytes of all layers' weights: copies of kept weights may take as much again."""
+    """Bytes of all layers' weights."""
     return sum(tensor.nbytes for layer in anatomy.layers for tensor in _weights(layer))
 
 

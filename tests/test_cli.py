@@ -122,30 +122,58 @@ def test_analyze_with_an_unknown_task_or_model(call: Call, tmp_path: Path) -> No
     refused(call("analyze", "a film", "--model", str(tmp_path)), r"without config\.json")
 
 
-def test_bench(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
-    outcome = call("bench", "--rounds", "5")
+    monkeypatch.setenv("DSGP_GLUE_DIR", "")
+    out = tmp_path / "bench.parquet"
+    options = ("--rounds=5", "--batches=1,3", "--keeps=0.5", "--long=40", "--no-memory", f"--out={out}")
+    outcome = call("bench", *options)
     assert outcome.code == 0
     titles = [line for line in outcome.out.splitlines() if line.startswith("Latency")]
-    halves, routers = titles[::2], titles[1::2]
-    assert halves == [f"Latency, sst2, {tokens} tokens, batch 1, float32" for tokens in (25, 128)]
-    for title, half in zip(routers, halves, strict=True):
-        assert re.fullmatch(rf"{half}, 0\.\d\d of the MACs", title)
-    times = {
-        "transformers dense": 2,
-        "lean dense": 4,
-        "half, cut": 2,
-        "half in one run, cut": 2,
-        "half, gated only": 2,
-        "router decides": 2,
-        "its mask given": 2,
-        "lean dense again": 4,
-    }
-    for variant, count in times.items():
+    assert titles[:2] == [f"Latency, sst2, {tokens} tokens, batch 1, float32" for tokens in (25, 40)]
+    assert all("teaching set sst2" in title for title in titles[2:])
+    assert "batch 3" in titles[3]
+    for variant, count in {"lean dense": 5, "half, a new mask": 2, "dynamic 0.5": 3, "static 0.5": 3}.items():
         rows = re.findall(rf"^{variant}  +([\d.]+)  +([\d.]+)  ", outcome.out, re.MULTILINE)
         assert len(rows) == count, variant
         assert all(float(milliseconds) > 0 and float(ratio) > 0 for milliseconds, ratio in rows)
-    assert outcome.out.count("5 rounds, 1 thread,") == 4
+    assert "Where the time goes, sst2" in outcome.out
+    assert out.is_file()
+
+
+def test_bench_as_json(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+
+    from dsgp_lab.evaluate.latency import RECORD_KEYS
+
+    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
+    monkeypatch.setenv("DSGP_GLUE_DIR", "")
+    options = ("--rounds=5", "--batches=1", "--keeps=0.5", "--long=16", "--no-memory", "--json")
+    outcome = call("bench", *options)
+    records = json.loads(outcome.out)
+    assert all(set(RECORD_KEYS) <= set(record) for record in records)
+    dynamic = [record for record in records if record["variant"] == "dynamic 0.5"]
+    assert [(r["task"], r["threads"], r["batch"], r["keep"]) for r in dynamic] == [("sst2", 1, 1, 0.5)] * 2
+    assert dynamic[1]["tokens"] == 16
+    assert all(r["aa_low"] <= r["aa_high"] and r["ci_low"] <= r["ratio"] <= r["ci_high"] for r in records)
+
+
+def test_calibrate(call: Call, toy_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    refused(
+        call("analyze", "a warm film", "--model", toy_folder, "--at-most", "0.6 of dense"), "no cost table"
+    )
+    outcome = call("calibrate", "--model", toy_folder, "--seconds", "1")
+    assert outcome.code == 0
+    assert "Cost table of this machine" in outcome.out
+    assert "Written to" in outcome.err
+    found = call("analyze", "a warm film", "--model", toy_folder, "--at-most", "0.9 of dense")
+    assert found.code == 0
+    assert "budget at most 0.9 of dense" in found.out
+    assert re.search(r"time of the cut model .* predicted [\d.]+ ms", found.out)
+    refused(
+        call("analyze", "a warm film", "--model", toy_folder, "--at-most", "fast"), "latency budget of 'fast'"
+    )
 
 
 def test_bench_texts_and_masks(sst2: Lab) -> None:
@@ -197,7 +225,7 @@ def test_doctor_finds_what_is_missing(call: Call, tmp_path: Path, monkeypatch: p
     "command",
     [
         [],
-        *([name] for name in ("analyze", "bench", "evaluate", "train", "train-router")),
+        *([name] for name in ("analyze", "bench", "calibrate", "evaluate", "train", "train-router")),
         *([name] for name in ("order", "sweep", "results", "doctor")),
     ],
 )
@@ -208,7 +236,8 @@ def test_help(call: Call, command: list[str]) -> None:
     assert "...\n" not in outcome.out.partition("\n")[2]  # nothing is cut short
     options = {
         "analyze": ["--keep", "--scorer", "--model"],
-        "bench": ["--rounds", "--threads"],
+        "bench": ["--rounds", "--threads", "--batches", "--keeps", "--json", "--out"],
+        "calibrate": ["--threads", "--seconds", "--out"],
         "train": ["--epochs", "--learning-rate", "--out"],
         "train-router": ["--regime", "--kind", "--adaptive", "--out"],
         "order": ["--write"],

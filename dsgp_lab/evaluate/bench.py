@@ -61,13 +61,14 @@ def first_half(lab: Lab) -> Mask:
 def bench_half(lab: Lab, tokens: int, rounds: int = 200, num_threads: int = 1, seed: int = 0) -> LatencyTable:
     """Dense through transformers, the lean dense run, and the model cut to a random half of its units.
 
-    The half is new in every round, or one of two that come again and again, whose weights are then copied
+    The half is new in every round, or the same in every round, whose weights are then copied
     together; or it lies in one run of units; or it is multiplied in without a cut. A cut run's time includes
     selecting the units of its mask; scoring and planning are left out.
     """
+    lab.subnetwork.copies.clear()
     inputs, together = text_of_length(lab, tokens), first_half(lab)
     drawn = list(islice(half_masks(lab, seed), 2 * rounds + WARMUP + 2))  # now, so that drawing is not timed
-    few, masks, gates = cycle(drawn[:2]), iter(drawn[2:]), cycle(drawn)
+    few, masks, gates = cycle(drawn[:1]), iter(drawn[1:]), cycle(drawn)
 
     @torch.inference_mode()
     def transformers_dense() -> None:

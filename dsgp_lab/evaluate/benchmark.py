@@ -50,7 +50,7 @@ def bench_task(
     tokens: None for the inputs' own lengths, else joined texts of exactly that length.
     """
     with threads(num_threads):
-        warmup = WARMUP if batch == 1 else 3
+        warmup = min(WARMUP, 2 * rounds) if batch == 1 else 3
         inputs = bench_inputs(lab, batch, rounds + warmup, tokens, seed)
         made = make_variants(lab, inputs, tuple(keeps))
         length = f"{inputs.tokens:g} tokens" if tokens else f"own lengths, median {inputs.tokens:g} tokens"
@@ -292,7 +292,8 @@ def run_bench(
     ]
     tables.append(bench_task(lab, 1, long, keeps, rounds, num_threads))
     methods = ("router", "wanda_sp", "first_order") if _has_router(lab) else ("wanda_sp", "first_order")
-    steps = tuple(measure_steps(lab, methods, keeps[0], t, num_threads=num_threads) for t in (None, long))
+    turns = min(40, rounds)
+    steps = tuple(measure_steps(lab, methods, keeps[0], t, turns, num_threads) for t in (None, long))
     memory = measure_memory(lab.name) if with_memory else None
     return Benchmark((*halves, *tables), steps, memory, describe_machine(lab, num_threads))
 

@@ -1,0 +1,152 @@
+"""The benchmark: its inputs, variants, records and files. Times themselves are test_latency.py's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dsgp_lab import Lab, LabError
+from dsgp_lab.evaluate import bench_variants
+from dsgp_lab.evaluate.bench_inputs import bench_inputs
+from dsgp_lab.evaluate.bench_variants import LEAN, equal_accuracy, make_variants, static_mask
+from dsgp_lab.evaluate.benchmark import Benchmark, bench_task, describe_machine, measure_steps, run_bench
+from dsgp_lab.evaluate.latency_grid import measure_grid, measure_shares
+from dsgp_lab.evaluate.results_table import Results
+
+
+@pytest.fixture(autouse=True)
+def no_glue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSGP_GLUE_DIR", "")
+
+
+@pytest.fixture(scope="module")
+def done(sst2: Lab) -> Benchmark:
+    """One small benchmark."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DSGP_GLUE_DIR", "")
+        return run_bench(sst2, (1, 2), (0.5,), long=16, rounds=5, with_memory=False)
+
+
+def test_inputs(sst2: Lab) -> None:
+    own = bench_inputs(sst2, batch=3, count=4)
+    assert (own.batch, len(own.batches), own.source) == (3, 4, "teaching set sst2")
+    assert own.padded >= own.tokens
+    long = bench_inputs(sst2, batch=2, count=3, tokens=100)
+    assert (long.tokens, long.padded) == (100, 100)
+    first, second = (each["input_ids"] for each in long.batches[:2])
+    assert not torch.equal(first, second)
+    assert set(first[:, -1].tolist()) == {sst2.tokenizer.sep_token_id}
+    again = bench_inputs(sst2, batch=2, count=3, tokens=100)
+    assert torch.equal(again.batches[2]["input_ids"], long.batches[2]["input_ids"])
+
+
+def test_variants_give_what_they_stand_for(sst2: Lab) -> None:
+    """Dense ones the dense logits (int8 nearly), gated and static those of their mask, dynamic its masks'."""
+    inputs = bench_inputs(sst2, batch=2, count=2)
+    made = make_variants(sst2, inputs, (0.5,))
+    batch = inputs.batches[0]
+    dense = sst2.subnetwork.dense(batch)
+    torch.testing.assert_close(made.runs["transformers dense"](batch).logits, dense, atol=1e-4, rtol=0)
+    mask = static_mask(sst2, 0.5)
+    static = made.runs["static 0.5"](batch)
+    torch.testing.assert_close(static, sst2.subnetwork(batch, mask).logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(made.runs["gated only 0.5"](batch).logits, static, atol=1e-4, rtol=0)
+    given = made.runs["dynamic 0.5, masks given"](batch).logits
+    torch.testing.assert_close(made.runs["dynamic 0.5"](batch), given, atol=1e-4, rtol=0)
+    int8 = made.runs.get("int8 dense (torch)")
+    assert int8 is None or 0 < float((int8(batch).logits - dense).abs().max()) < 3.0
+    assert made.macs["dynamic 0.5"] == pytest.approx(0.5, abs=0.1)
+    assert made.macs["gated only 0.5"] == made.macs[LEAN] == 1.0
+    assert any("int8 with dynamic pruning is left out" in note for note in made.notes)
+
+
+def test_a_model_without_a_router_says_so(toy_folder: str) -> None:
+    lab = Lab.from_pretrained(toy_folder, block_size=16)
+    lab.calibrate = lambda scorer: __import__("dsgp_lab").sensitivity.FirstOrder()  # type: ignore[method-assign,assignment]
+    made = make_variants(lab, bench_inputs(lab, 1, 2), (0.5,))
+    assert "dynamic 0.5" not in made.runs
+    assert any("has no router" in note for note in made.notes)
+
+
+def test_static_as_accurate(sst2: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no results table" in str(equal_accuracy(sst2, 0.5, tmp_path))
+    table = [("router", 0.5, 88.0), ("twin", 0.5, 86.0), ("twin", 0.7, 88.5), ("static_fisher", 0.8, 89.0)]
+    rows = pd.DataFrame(
+        [{"task": "sst2", "regime": "frozen", "method": m, "keep": k, "value": v} for m, k, v in table]
+    )
+    monkeypatch.setattr(Results, "load", lambda folder=None: Results(rows, rows, ()))
+    assert equal_accuracy(sst2, 0.5) == 0.7
+    assert "no router for sst2 at 0.6" in str(equal_accuracy(sst2, 0.6))
+    rows.loc[0, "value"] = 95.0
+    assert "no static mask" in str(equal_accuracy(sst2, 0.5))
+
+
+def test_missing_onnx_is_said(sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_variants, "find_spec", lambda name: None)
+    made = make_variants(sst2, bench_inputs(sst2, 1, 2), (0.5,))
+    assert any("ONNX Runtime dense is left out: onnxruntime" in note for note in made.notes)
+
+
+def test_all_forms(done: Benchmark, sst2: Lab, tmp_path: Path) -> None:
+    records = done.records()
+    assert {record["baseline"] for record in records} == {LEAN}
+    assert {record["batch"] for record in records} == {1, 2}
+    assert all(record["macs"] is not None for record in records)
+    text, page, marked = str(done), done._repr_html_(), done.markdown()
+    for shown in (text, page, marked):
+        for word in ("Where the time goes", "Machine", "MACs / dense", "dynamic 0.5", "lean dense again"):
+            assert word in shown
+    parquet = done.save(tmp_path / "bench.parquet")
+    described = json.loads(pq.read_schema(parquet).metadata[b"machine"])
+    assert described == describe_machine(sst2, 1) == done.description
+    assert len(pd.read_parquet(parquet)) == len(records)
+    assert json.loads(done.save(tmp_path / "bench.json").read_text()) == records
+    for ending in ("md", "html", "txt"):
+        assert "Where the time goes" in done.save(tmp_path / f"bench.{ending}").read_text("utf-8")
+    with pytest.raises(LabError, match=r"ending in '\.csv'.*parquet"):
+        done.save(tmp_path / "bench.csv")
+
+
+def test_steps(sst2: Lab) -> None:
+    steps = measure_steps(sst2, ("router", "first_order"), keep=0.5, count=3)
+    assert [row[0] for row in steps.rows] == ["router", "first_order"]
+    assert all(value >= 0 for row in steps.rows for value in row[1:])
+    assert 0 < steps.overhead("router") < steps.overhead("first_order")
+    assert steps._repr_html_().count("<tr>") == 3
+    with pytest.raises(LabError, match=r"method 'flap'.*router, first_order"):
+        steps.overhead("flap")
+
+
+def test_grid_and_shares(sst2: Lab) -> None:
+    grid = measure_grid(sst2, (1, 2), (8, 16), rounds=5)
+    assert grid.ratios.shape == grid.differs.shape == (2, 2)
+    shares, rows = measure_shares(sst2, [static_mask(sst2, 0.5)], tokens=16, rounds=5)
+    assert float(shares[0]) == pytest.approx(0.5, abs=0.1)
+    assert rows[0].ratio > 0
+    with pytest.raises(LabError, match=r"no router|no frozen"):
+        measure_grid(Lab("cola"), (1,), (8,), rounds=5)
+
+
+def test_wrong_settings(sst2: Lab) -> None:
+    with pytest.raises(LabError, match=r"batches \[0\]"):
+        run_bench(sst2, (0,))
+    with pytest.raises(LabError, match=r"keep=2"):
+        run_bench(sst2, (1,), (2.0,))
+    with pytest.raises(LabError, match="at least 5 rounds"):
+        bench_task(sst2, rounds=4)
+
+
+@pytest.mark.slow
+def test_memory_of_a_pruned_run() -> None:
+    """Each kind in a process of its own; a pruned run peaks near the dense one."""
+    from dsgp_lab.evaluate.memory import measure_memory
+
+    table = measure_memory("sst2")
+    assert set(table.peaks) == {"transformers dense", "lean dense", "pruned"}
+    assert 0.8 < table.peaks["pruned"] / table.peaks["lean dense"] < 1.15
+    assert "MiB" in str(table)
