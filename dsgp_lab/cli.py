@@ -148,6 +148,7 @@ def language(
     answers: Annotated[bool, typer.Option("--answers", help="Also answer the prompts: minutes.")] = False,
     speed: Annotated[bool, typer.Option("--speed", help="Time it instead; one scorer, one share.")] = False,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of --speed.")] = 10,
+    new_tokens: Annotated[int, typer.Option(help="Tokens of an answer in --speed.")] = 32,
     threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     model: Model = None,
@@ -170,7 +171,8 @@ def language(
         table: Any
         if speed:
             scorer = names[0] if scorers else "griffin"
-            table = bench_language(lab, budgets[-1], scorer, rounds=rounds, num_threads=threads)
+            settings: dict[str, Any] = {"rounds": rounds, "num_threads": threads, "new_tokens": new_tokens}
+            table = bench_language(lab, budgets[-1], scorer, **settings)
         else:
             prompts = load_prompts() if answers else ()
             say = partial(typer.echo, err=True)

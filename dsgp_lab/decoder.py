@@ -136,8 +136,18 @@ class DecoderSubNetwork:
         return self.head(self.prefill(inputs, cut))
 
     @torch.inference_mode()
-    def prefill(self, inputs: Inputs, cut: Cut, cache: KVCache | None = None) -> Tensor:
-        """Hidden states after the last layer [batch, tokens, hidden] of inputs that all run under one cut."""
+    def prefill(
+        self,
+        inputs: Inputs,
+        cut: Cut,
+        cache: KVCache | None = None,
+        activations: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Hidden states after the last layer [batch, tokens, hidden] of inputs that all run under one cut.
+
+        Keys and values go into `cache`, activated neurons [batch * tokens, neurons] of each layer (block by
+        block, in the anatomy's order) into `activations`, where they are given.
+        """
         self._check_model()
         real = check_tokens(inputs)
         full = placed(inputs)
@@ -147,7 +157,7 @@ class DecoderSubNetwork:
             cache.length, cache.padded = tokens, not bool(real.all())
             cache.positions = full["position_ids"][:, -1] + 1
         masks = self._prefill_masks(real)
-        return self._run(full, cut, masks, cache, 0)
+        return self._run(full, cut, masks, cache, 0, activations)
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, cut: Cut, cache: KVCache) -> Tensor:
@@ -182,6 +192,7 @@ class DecoderSubNetwork:
         masks: dict[int | None, Tensor | None],
         cache: KVCache | None,
         start: int,
+        activations: list[Tensor] | None = None,
     ) -> Tensor:
         base = self.anatomy.model.base_model
         hidden = self.family.embed(base, inputs)
@@ -199,7 +210,10 @@ class DecoderSubNetwork:
             if layer.out_bias is not None:
                 rows = rows + layer.out_bias
             if weights.ffn_out.shape[0]:
-                rows = torch.addmm(rows, _active(layer, weights, rows), weights.ffn_out)
+                active = _active(layer, weights, rows)
+                if activations is not None:
+                    activations.append(active)
+                rows = torch.addmm(rows, active, weights.ffn_out)
             if layer.ffn_out_bias is not None:
                 rows = rows + layer.ffn_out_bias
         return rows.view(batch, tokens, width)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Inputs
-from dsgp_lab.decoder import Cut, DecoderSubNetwork, check_tokens
+from dsgp_lab.decoder import Cut, DecoderSubNetwork, KVCache, check_tokens
 from dsgp_lab.errors import LabError
 
 
@@ -37,6 +37,32 @@ class Generation:
         return self.steps / self.decode_seconds if self.steps else float("nan")
 
 
+@dataclass(frozen=True, eq=False)
+class ReadPrompt:
+    """Prompts that were read: cache, logits of the first new token [batch, vocabulary], seconds."""
+
+    cache: KVCache
+    logits: Tensor
+    seconds: float
+
+
+@torch.inference_mode()
+def read_prompt(
+    subnetwork: DecoderSubNetwork,
+    inputs: Inputs,
+    cut: Cut,
+    max_new_tokens: int,
+    activations: list[Tensor] | None = None,
+) -> ReadPrompt:
+    """Prefill, with room for `max_new_tokens` in the cache; `activations`: see `DecoderSubNetwork`."""
+    start = _now(subnetwork)
+    inputs = left_padded(inputs)
+    batch, width = inputs["input_ids"].shape
+    cache = subnetwork.new_cache(cut, batch, width + max_new_tokens)
+    hidden = subnetwork.prefill(inputs, cut, cache, activations)[:, -1]
+    return ReadPrompt(cache, subnetwork.head(hidden), _now(subnetwork) - start)
+
+
 @torch.inference_mode()
 def generate(
     subnetwork: DecoderSubNetwork,
@@ -46,31 +72,30 @@ def generate(
     end_ids: frozenset[int] | set[int] = frozenset(),
     temperature: float = 0.0,
     seed: int = 0,
+    prompt: ReadPrompt | None = None,
 ) -> Generation:
     """Continue prompts that all run under one cut (None: the whole model) until an end token or the limit.
 
     Greedy at temperature 0, else drawn at random with this seed. Padding may be on either side.
+    `prompt` is these prompts as read already, once, by a cut with the same KV groups: the cache is shared.
     Raises LabError for a limit below 1, a negative temperature, or more tokens than the model has positions.
     """
     _check(subnetwork, inputs, max_new_tokens, temperature)
     cut = subnetwork.whole if cut is None else cut
-    inputs = left_padded(inputs)
-    batch, width = inputs["input_ids"].shape
     chance = torch.Generator().manual_seed(seed)
-    cache = subnetwork.new_cache(cut, batch, width + max_new_tokens)
-    start = _now(subnetwork)
-    hidden = subnetwork.prefill(inputs, cut, cache)[:, -1]
-    chosen = _choose(subnetwork.head(hidden), temperature, chance)
+    read = read_prompt(subnetwork, inputs, cut, max_new_tokens) if prompt is None else prompt
+    cache = read.cache
+    middle = _now(subnetwork)
+    chosen = _choose(read.logits, temperature, chance)
     ids = [chosen.tolist()]
     ended = [token in end_ids for token in ids[0]]
-    middle = _now(subnetwork)
     while len(ids) < max_new_tokens and not all(ended):
         chosen = _choose(subnetwork.step(chosen, cut, cache), temperature, chance)
         ids.append(chosen.tolist())
         ended = [done or token in end_ids for done, token in zip(ended, ids[-1], strict=True)]
     stop = _now(subnetwork)
     rows = tuple(_until_end(row, end_ids) for row in zip(*ids, strict=True))
-    return Generation(rows, middle - start, stop - middle, len(ids) - 1, cache.num_bytes)
+    return Generation(rows, read.seconds, stop - middle, len(ids) - 1, cache.num_bytes)
 
 
 def left_padded(inputs: Inputs) -> dict[str, Tensor]:

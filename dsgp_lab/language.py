@@ -23,13 +23,22 @@ from dsgp_lab.cost import CostModel, Macs
 from dsgp_lab.decoder import Cut, DecoderSubNetwork
 from dsgp_lab.devices import check_device, check_dtype
 from dsgp_lab.errors import LabError
-from dsgp_lab.generation import Generation, generate
+from dsgp_lab.generation import Generation, generate, read_prompt
 from dsgp_lab.language_data import load_passages
 from dsgp_lab.language_models import LanguageModel, load_language_model, load_pretrained_language_model
 from dsgp_lab.language_results import Continuation, PrunedGeneration
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import Scope, check_keep, plan_mask
-from dsgp_lab.sensitivity import Constant, FirstOrder, Flap, Scorer, Sensitivity, lengths, make_scorer
+from dsgp_lab.sensitivity import (
+    Constant,
+    FirstOrder,
+    Flap,
+    Griffin,
+    Scorer,
+    Sensitivity,
+    lengths,
+    make_scorer,
+)
 
 LANGUAGE_SCORERS = ("griffin", "first_order", "activation_norm", "wanda_sp", "flap", "constant", "random")
 """Names of scorers for prompts; `first_order` takes the prompt's own loss."""
@@ -206,6 +215,36 @@ class LanguageLab:
             )
         return plan_mask(scores, self.cost, lengths, keep, scope, floor)
 
+    def prune_after_reading(
+        self, prompt: str, keep: float = 0.7, max_new_tokens: int = 32, chat: bool | None = None
+    ) -> PrunedGeneration:
+        """Like `prune`, the way GRIFFIN runs: the whole model reads the prompt, the small one only decodes.
+
+        The scores are a by-product of the prefill, and its KV cache is used on, as attention stays whole. So
+        the prompt costs what it costs the dense model and no more; `macs` are those of a decoded token.
+        """
+        check_keep(keep)
+        inputs, sub = self.encode(prompt, chat), self.subnetwork
+        limits = {"max_new_tokens": max_new_tokens, "end_ids": self.end_ids}
+        dense = generate(sub, inputs, None, **limits)  # type: ignore[arg-type]
+        active: list[Tensor] = []
+        read = read_prompt(sub, inputs, sub.whole, max_new_tokens, active)
+        marks = [self._now()]
+        scores = Griffin.of_prefill(self.anatomy, active)
+        marks.append(self._now())
+        mask = self.plan(scores, lengths(inputs), keep)
+        marks.append(self._now())
+        if not bool(mask.heads.all()):
+            raise LabError(
+                got=f"blocks of {self.anatomy.block_size} neurons, too few to plan with whole attention",
+                allowed="smaller blocks",
+                hint="make the lab with block_size=1",
+            )
+        cut = sub.select(mask, reuse=True)
+        marks.append(self._now())
+        pruned = generate(sub, inputs, cut, prompt=read, **limits)  # type: ignore[arg-type]
+        return self._pruned(prompt, inputs, keep, dense, pruned, scores, mask, cut, marks)
+
     def generate(
         self,
         prompt: str,
@@ -245,6 +284,20 @@ class LanguageLab:
         cut = self.subnetwork.select(mask, reuse=True)
         marks.append(self._now())
         pruned = generate(self.subnetwork, inputs, cut, **limits)  # type: ignore[arg-type]
+        return self._pruned(prompt, inputs, keep, dense, pruned, scores, mask, cut, marks)
+
+    def _pruned(
+        self,
+        prompt: str,
+        inputs: Inputs,
+        keep: float,
+        dense: Generation,
+        pruned: Generation,
+        scores: Sensitivity,
+        mask: Mask,
+        cut: Cut,
+        marks: Sequence[float],
+    ) -> PrunedGeneration:
         kept, whole = self.cost.masked(mask, lengths(inputs)), self.cost.dense(lengths(inputs))
         score_ms, plan_ms, cut_ms = (1e3 * (stop - start) for start, stop in pairwise(marks))
         return PrunedGeneration(

@@ -6,10 +6,10 @@ Only safetensors files are read, and the one GGUF file whose hash is known; neve
 from __future__ import annotations
 
 import importlib.util
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
-from io import StringIO
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def load_language_model() -> LanguageModel:
         )
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with quiet(), redirect_stderr(StringIO()):  # its progress bar obeys no switch
+    with quiet(), _without_bar():
         source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         tokenizer = AutoTokenizer.from_pretrained(**source)
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
@@ -109,6 +109,19 @@ def load_pretrained_language_model(
         tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     refuse_nan(model, name)
     return LanguageModel(model.eval(), tokenizer, name)
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Silence the one progress bar of transformers that obeys no switch, that of GGUF files."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    bar = reader.tqdm
+    reader.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
 
 
 @lru_cache(maxsize=4)

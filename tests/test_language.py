@@ -66,6 +66,30 @@ def test_the_pruned_text_is_the_gated_models(lab: LanguageLab) -> None:
     assert expected[0, inputs["input_ids"].shape[1] :].tolist()[: len(got)] == got
 
 
+def test_scores_as_a_by_product_of_the_prefill(lab: LanguageLab) -> None:
+    """The whole model reads, the cut one decodes: against transformers, gated after the prompt."""
+    run = lab.prune_after_reading(TEXT, keep=0.8, max_new_tokens=6)
+    expected = lab.sensitivity(TEXT, "griffin")
+    torch.testing.assert_close(run.sensitivity.blocks, expected.blocks, atol=1e-5, rtol=1e-4)
+    assert torch.equal(run.mask.blocks, lab.mask(TEXT, 0.8, "griffin").blocks)
+    assert run.macs.scorer == 0
+    inputs = lab.encode(TEXT)
+    first = lab.generate(TEXT, max_new_tokens=1).tokens
+    made = run.pruned.tokens
+    if first:
+        assert made[:1] == first  # the whole model chose it
+    with torch.no_grad():
+        out = lab.model(**inputs, use_cache=True)
+        name = "cache" if "cache" in out else "past_key_values"  # by the version of transformers
+        wanted = list(made[:1])
+        with gated(lab.anatomy, run.mask):
+            for _ in range(len(made) - 1):
+                step = torch.tensor([wanted[-1:]])
+                out = lab.model(input_ids=step, use_cache=True, **{name: out[name]})
+                wanted.append(int(out.logits[0, -1].argmax()))
+    assert list(made) == wanted
+
+
 def test_everything_kept_is_the_dense_model(lab: LanguageLab) -> None:
     run = lab.prune(TEXT, keep=1.0, max_new_tokens=6)
     assert run.agreement == 1
@@ -213,7 +237,12 @@ def test_the_evaluation_has_its_controls(lab: LanguageLab) -> None:
 
 def test_the_speed_table(lab: LanguageLab) -> None:
     table = bench_language(lab, 0.8, prompt_tokens=8, new_tokens=4, rounds=5)
-    assert {row.variant for row in table.answer.rows} == {"lean dense", "cut", "transformers dense"}
+    assert {row.variant for row in table.answer.rows} == {
+        "lean dense",
+        "cut",
+        "cut after a dense prefill",
+        "transformers dense",
+    }
     assert (table.keep, table.units[0]) == (0.8, 1.0)
     assert "decode: cut" in str(table)
     assert json.dumps(table.record())

@@ -179,6 +179,18 @@ def evaluate_language(
     )
 
 
+def neuron_overlap(a: Mask, b: Mask) -> float:
+    """Neurons (blocks) that two masks of one input both keep, over those that either keeps.
+
+    >>> heads = torch.ones(1, 1, 1, dtype=torch.bool)
+    >>> masks = (Mask(heads, torch.tensor([[row]])) for row in ([True, True, False], [True, False, True]))
+    >>> round(neuron_overlap(*masks), 3)
+    0.333
+    """
+    both, either = (a.blocks & b.blocks).sum(), (a.blocks | b.blocks).sum()
+    return float(both / either.clamp(min=1))
+
+
 def answers(
     lab: LanguageLab,
     prompts: Sequence[Prompt] | None = None,

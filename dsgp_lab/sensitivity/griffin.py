@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.cost import CostModel
 from dsgp_lab.gates import captured
-from dsgp_lab.sensitivity.base import Scorer, UnitScores, real_tokens
+from dsgp_lab.sensitivity.base import Scorer, Sensitivity, UnitScores, real_tokens
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,19 @@ class Griffin(Scorer):
         heads = [shares(context.square().sum(-1)) for context in captures.contexts]
         neurons = torch.stack([shares(active.square()) for active in captures.activations], dim=1)
         return UnitScores(torch.stack(heads, dim=1), anatomy.into_blocks(neurons).sum(-1), neurons)
+
+    @staticmethod
+    def of_prefill(anatomy: Anatomy, activations: Sequence[Tensor]) -> Sensitivity:
+        """The scores of one prompt from the activations of its prefill (`DecoderSubNetwork.prefill`).
+
+        activations: a layer [tokens, neurons], block by block. Cost: none of its own. KV groups are not
+        scored: all get 1.
+        """
+        squares = torch.stack([active.float().square() for active in activations])
+        neurons = (squares / squares.sum(-1, keepdim=True).clamp(min=1e-30)).sum(1)
+        blocks = neurons.unflatten(-1, (anatomy.num_blocks, anatomy.block_size)).sum(-1)
+        heads = torch.ones(1, anatomy.num_layers, anatomy.num_heads, device=blocks.device)
+        return Sensitivity(heads, blocks[None], "griffin", torch.zeros(1, dtype=torch.long), oracle=False)
 
     def macs(self, cost: CostModel, length: int) -> int:
         """One forward."""
