@@ -277,10 +277,10 @@ def try_panels(page: Any) -> None:
     """Swap the masks of a comparison, run a small sweep to its end."""
     page.wait_for_selector(".dsgp-compare .main-svg", timeout=60_000)
     before = page.locator(".dsgp-compare").inner_text()
-    page.get_by_role("button", name="swapped").click()
+    page.locator(".dsgp-compare").get_by_role("button", name="swapped").click()
     page.wait_for_function("text => document.querySelector('.dsgp-compare').innerText !== text", arg=before)
     assert "the other's mask" in page.locator(".dsgp-compare").inner_text()
-    page.get_by_role("button", name="Start").click()
+    page.locator(".dsgp-sweep").get_by_role("button", name="Start", exact=True).click()
     page.wait_for_function(
         "() => /Done/.test(document.querySelector('.dsgp-sweep').innerText)", timeout=90_000
     )
