@@ -275,13 +275,18 @@ def test_edits_are_checked(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_tasks_routers_and_pairs_of_the_embedded_models() -> None:
+def test_tasks_routers_and_pairs_of_the_embedded_models(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = Lab("sst2")
     panel = lab.explore("The film is not boring.", keep=0.5, scorer="router")
     assert panel.wait()
     run = lab.prune("The film is not boring.", keep=0.5, scorer="router")
     assert same(panel.mask, run.mask)
     assert "decisions of the router are part of it" in panel.face.html["time"].value
+    monkeypatch.setattr("dsgp_lab.panels.explorer.INLINE", 3)  # as for a long text: planned by the worker
+    panel.face.keep.value = 0.9
+    assert same(panel.mask, run.mask)
+    assert panel.wait()
+    assert panel.mask.keep_share > run.mask.keep_share
     panel.face.model.value = ("stsb", "frozen")
     assert panel.wait()
     assert panel.scored is not None
