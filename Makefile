@@ -31,6 +31,7 @@ app: $(READY) ## open the explorer as a page of its own (Voila, this machine onl
 	@bash tools/open_app.sh $(PY) $(APP_ARGS)
 
 test: $(READY) ## run every test: format, lint, types, units, doctests, notebooks
+	@bash tools/add_language_model.sh $(PY) || echo "Without the language model: its tests are skipped."
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
