@@ -100,7 +100,7 @@ def test_constraints_are_exact_and_within_pyprojects_bounds() -> None:
 
 
 def test_every_import_is_declared() -> None:
-    library = bounds(PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["llm"])
+    library = bounds(PROJECT["dependencies"] + EXTRAS["lab"] + EXTRAS["llm"] + EXTRAS["onnx"])
     everything = library | bounds(EXTRAS["test"])
     for folder, declared in (("dsgp_lab", library), ("tests", everything), ("tools", everything)):
         own = {"dsgp_lab", *(path.stem for path in (ROOT / folder).glob("*.py"))}
