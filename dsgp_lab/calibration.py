@@ -237,6 +237,8 @@ def calibrate(
 ) -> CostTable:
     """Measure the costs on a grid, in about `seconds`, with the threads that torch uses now."""
     start = time.perf_counter()
+    longest = int(getattr(subnetwork.anatomy.model.config, "max_position_embeddings", 10**6)) - 2
+    tokens = [n for n in tokens if n <= longest] or [min(tokens)]
     grid = [(b, n) for b in batches for n in tokens if b * n <= LARGEST or (b, n) == (batches[0], tokens[0])]
     points = []
     for index, (batch, length) in enumerate(grid):
