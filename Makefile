@@ -3,7 +3,8 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+BOTH_CORES := -n 2 --dist loadfile
 FIRST := notebooks/00_start_here.ipynb
 
 .PHONY: help lab lab-llm app test quick demo bench results notebooks browser-test clean
@@ -35,10 +36,10 @@ test: $(READY) ## run every test: format, lint, types, units, doctests, notebook
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(OFFLINE) $(PY) -m pytest --nbval --nbval-current-env tests dsgp_lab notebooks
+	$(OFFLINE) $(PY) -m pytest $(BOTH_CORES) --nbval --nbval-current-env tests dsgp_lab notebooks
 
 quick: $(READY) ## run the fast tests only
-	$(OFFLINE) $(PY) -m pytest -m "not slow" tests dsgp_lab
+	$(OFFLINE) $(PY) -m pytest $(BOTH_CORES) -m "not slow" tests dsgp_lab
 
 demo: $(READY) ## analyse one sentence in the terminal
 	@$(VENV)/bin/dsgp-lab analyze "a warm, funny film" --keep 0.6

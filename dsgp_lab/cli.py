@@ -155,7 +155,10 @@ def language(
     device: Device = "cpu",
     dtype: Dtype = "float32",
 ) -> None:
-    """Measure a language model pruned per prompt: perplexity, agreement, answers, or speed."""
+    """Measure a language model pruned per prompt.
+
+    Perplexity and agreement with controls, answers, or speed.
+    """
     import json
     from functools import partial
 

@@ -42,7 +42,8 @@ def test_shows_what_prune_gives(lab: Lab, panel: Explorer) -> None:
     run = lab.prune(TEXT, keep=0.6)
     assert same(panel.mask, run.mask)
     assert panel.outcome is not None
-    assert panel.outcome.prediction == run.prediction
+    # a mask that comes again runs on a copy of its weights: the last digits differ
+    assert panel.outcome.prediction.logits == pytest.approx(run.prediction.logits, abs=1e-5)
     assert panel.outcome.difference < 1e-4
     assert panel.planned is not None
     assert panel.planned.macs == run.macs
