@@ -129,7 +129,7 @@ def generate(
     device: Device = "cpu",
     dtype: Dtype = "float32",
 ) -> None:
-    """Cut a language model to a prompt, and continue it: dense and pruned."""
+    """Cut a language model to a prompt and continue it, dense and pruned."""
     from dsgp_lab.evaluate.latency import threads
 
     with threads(1):
