@@ -129,7 +129,10 @@ def generate(
     device: Device = "cpu",
     dtype: Dtype = "float32",
 ) -> None:
-    """Cut a language model to a prompt and continue it, dense and pruned."""
+    """Continue a prompt with a language model cut to it.
+
+    The dense model continues it too, for comparison.
+    """
     from dsgp_lab.evaluate.latency import threads
 
     with threads(1):
