@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.cell_files import RECORD, read_cells
+from dsgp_lab.evaluate.methods import DENSE
 from dsgp_lab.evaluate.results_report import average_report, knowledge_report, readme, reports, task_report
 from dsgp_lab.evaluate.results_rows import RECORD_KEYS, average, current_cells, table_of
 from dsgp_lab.report import Report
@@ -107,9 +108,10 @@ class Results:
         return knowledge_report(self.rows, regime)
 
     def complete_averages(self) -> pd.DataFrame:
-        """The averages that compare within a regime: those over as many tasks as any of it has."""
-        most = self.averages.groupby("regime")["tasks"].transform("max")
-        return self.averages[self.averages["tasks"] == most]
+        """Pruned methods' averages that compare within a regime: over as many tasks as any of it has."""
+        pruned = self.averages[self.averages["method"] != DENSE]
+        most = pruned.groupby("regime")["tasks"].transform("max")
+        return pruned[pruned["tasks"] == most]
 
     def __str__(self) -> str:
         """All reports as text."""
