@@ -18,7 +18,7 @@ from dsgp_lab.anatomy.decoder import Rotation, last_real, placed
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.packed_decoder import DecoderWeights, PackedDecoderLayer, lean_norm, pack_decoder
-from dsgp_lab.subnetwork import SubNetwork, SubNetworkOutput
+from dsgp_lab.subnetwork import SubNetwork, SubNetworkOutput, check_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -326,15 +326,3 @@ def _prepared(rotation: Rotation) -> Rotation:
     cos, sin = (part[:, None, None] for part in rotation)
     half = sin.shape[-1] // 2
     return cos, torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-
-
-def check_tokens(inputs: Inputs) -> Tensor:
-    """Which columns are tokens, bool [batch, tokens]; LabError where a row has none."""
-    given = inputs.get("attention_mask")
-    if given is None or not given.numel() or not bool(given.any(1).all()):
-        raise LabError(
-            got="inputs without attention_mask" if given is None else "an input without a single real token",
-            allowed="input_ids and attention_mask [batch, tokens] with a real token in every row",
-            hint="make inputs with lab.encode([text]) or the model's tokenizer",
-        )
-    return given.bool()

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Inputs
-from dsgp_lab.decoder import Cut, DecoderSubNetwork, KVCache, check_tokens
+from dsgp_lab.decoder import Cut, DecoderSubNetwork, KVCache
 from dsgp_lab.errors import LabError
+from dsgp_lab.subnetwork import check_tokens
 
 
 @dataclass(frozen=True, eq=False)

@@ -221,12 +221,8 @@ def _rows(inputs: Inputs, rows: list[int]) -> dict[str, Tensor]:
     return {name: values[rows] for name, values in inputs.items()}
 
 
-def _trim(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
-    """Inputs without columns that are padding for all, and the mask of what padding is left.
-
-    The mask is bool [batch, 1, 1, tokens], or None where every token is real, which is faster.
-    Only columns after the last real token go: positions are counted from the left.
-    """
+def check_tokens(inputs: Inputs) -> Tensor:
+    """Which columns are tokens, bool [batch, tokens]; LabError where a row has none."""
     given = inputs.get("attention_mask")
     if given is None or not given.numel() or not bool(given.any(1).all()):
         raise LabError(
@@ -234,7 +230,16 @@ def _trim(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
             allowed="input_ids and attention_mask [batch, tokens] with a real token in every row",
             hint="make inputs with lab.encode([text]) or the model's tokenizer",
         )
-    real = given.bool()
+    return given.bool()
+
+
+def _trim(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
+    """Inputs without columns that are padding for all, and the mask of what padding is left.
+
+    The mask is bool [batch, 1, 1, tokens], or None where every token is real, which is faster.
+    Only columns after the last real token go: positions are counted from the left.
+    """
+    real = check_tokens(inputs)
     if bool(real.all()):
         return inputs, None
     last = int(real.any(0).nonzero().max()) + 1
