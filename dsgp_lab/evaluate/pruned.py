@@ -15,10 +15,11 @@ from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep, plan_mask
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import BatchPlanner, Planner, Router
 from dsgp_lab.sensitivity import Constant, Scorer, lengths
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import Examples
+from dsgp_lab.together import run_together
 
 BATCH = 32
 
@@ -47,9 +48,8 @@ def predict_pruned(
 ) -> PrunedPredictions:
     """Run every example under `method` within `keep` of the encoder's MACs.
 
-    A router decides as the model runs, so its examples run one by one; its static twin decides once, and
-    scorers score and run batches of examples of like length, those with equal masks together. Scores that
-    need labels get none.
+    Batches hold examples of like length. A router decides for each of them as the model runs, its static twin
+    once for all; scorers score a batch before it runs. Scores that need labels get none.
 
     Raises:
         LabError: an empty split, or a budget that is no share.
@@ -57,15 +57,15 @@ def predict_pruned(
     check_keep(keep)
     encoded = _encoded(tokenizer, examples, max_length)
     cost = CostModel.of(subnetwork.anatomy)
-    planner = Planner(method, keep) if isinstance(method, Router) else None
-    if planner is not None and isinstance(method, Router) and not method.sees_input:
-        return predict_masked(subnetwork, tokenizer, examples, planner.mask, max_length)
+    if isinstance(method, Router) and not method.sees_input:
+        return predict_masked(subnetwork, tokenizer, examples, Planner(method, keep).mask, max_length)
 
     def batch(inputs: Inputs) -> tuple[Tensor, Mask, Tensor]:
         real = lengths(inputs)
-        if planner is not None and isinstance(method, Router):
-            logits, mask = subnetwork.run(inputs, planner), planner.mask
-            own = torch.tensor([method.macs(cost, int(real[0]))])
+        if isinstance(method, Router):
+            planner = BatchPlanner(method, keep)
+            logits, mask = run_together(subnetwork, inputs, planner), planner.mask
+            own = torch.tensor([method.macs(cost, n) for n in real.tolist()])
         else:
             sensitivity = method(subnetwork.anatomy, inputs)
             mask = plan_mask(sensitivity, cost, real, keep)
@@ -75,7 +75,7 @@ def predict_pruned(
 
     # a static mask differs only with the length, through what is left of the budget
     exact = isinstance(method, Constant)
-    return _in_batches(encoded, tokenizer, 1 if planner else BATCH, batch, same_length=exact)
+    return _in_batches(encoded, tokenizer, BATCH, batch, same_length=exact)
 
 
 def predict_masked(
