@@ -13,7 +13,7 @@ as in EBERT (Liu et al. 2021), one predictor before the model as in ShadowLLM (A
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,6 +37,9 @@ STEEPNESS = 8.0
 
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Budgets at which a router is calibrated."""
+
+UNSEEN = ("w1", "centre", "spread")
+"""Parts of a router that a constant one does not use."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,29 @@ class Router(nn.Module):
         with torch.no_grad():
             self.bias.copy_(-STEEPNESS * ranks)
 
+    def start_from_router(self, other: Router) -> None:
+        """Start with another router's decisions; from a constant one, no input makes a difference yet.
+
+        Raises:
+            LabError: the other one is of another size.
+        """
+        if replace(other.shape, kind=self.shape.kind) != self.shape:
+            raise LabError(
+                got=f"a router for {_units(other.shape)}, width {other.shape.width}",
+                allowed=f"one for {_units(self.shape)}, width {self.shape.width}",
+                hint="start from a router of this model, or leave start_from out",
+            )
+        self.load_state_dict(
+            {
+                name: value
+                for name, value in other.state_dict().items()
+                if other.sees_input or name not in UNSEEN
+            },
+            strict=False,
+        )
+        if not other.sees_input:
+            nn.init.zeros_(self.w1)
+
     def check_fits(self, anatomy: Anatomy) -> None:
         """Raise LabError unless the router was made for a model of this shape."""
         want = RouterShape.of(anatomy, self.shape.kind, self.shape.width)
@@ -167,7 +193,7 @@ class Router(nn.Module):
             name: value.detach().half().cpu().contiguous() for name, value in self.state_dict().items()
         }
         if not self.sees_input:
-            for name in ("w1", "centre", "spread"):
+            for name in UNSEEN:
                 del tensors[name]
         save_file(tensors, path, {key: str(value) for key, value in asdict(self.shape).items()})
         path.chmod(0o644)

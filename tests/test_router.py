@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 from toys import one, toy_anatomy, toy_inputs, toy_model
 
 from dsgp_lab import CostModel, DynamicPruner, LabError, Mask, SubNetwork
@@ -149,6 +152,26 @@ def test_an_untrained_router_is_the_static_plan():
     asked = router.calibrated(0.5)
     together = torch.cat([planner.mask.heads[0], planner.mask.blocks[0]], -1)
     assert torch.equal(together, ranks < asked)
+
+
+def test_a_router_that_starts_from_a_static_twin_decides_as_it_until_it_is_trained():
+    shape = RouterShape("constant", 2, 2, 3, 8, 4)
+    twin = Router(shape)
+    for name, parameter in twin.named_parameters():
+        if name != "w1":
+            nn.init.normal_(parameter)
+    router = Router(replace(shape, kind="layerwise"))
+    router.start_from_router(twin)
+    features, keep = torch.randn(5, 16), torch.rand(5)
+    assert torch.equal(router.logits(1, features, keep), twin.logits(1, features, keep))
+    router.logits(1, features, keep).sum().backward()
+    assert router.w1.grad[1].abs().sum() > 0  # and it can learn to look
+    again = Router(replace(shape, kind="layerwise"))
+    nn.init.normal_(router.w1)
+    again.start_from_router(router)
+    assert torch.equal(again.logits(0, features, keep), router.logits(0, features, keep))
+    with pytest.raises(LabError, match=r"width 4.*width 5"):
+        Router(replace(shape, width=5)).start_from_router(twin)
 
 
 def test_static_ranks_are_the_budgets_at_which_units_join():

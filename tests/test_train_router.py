@@ -14,7 +14,8 @@ from dsgp_lab.batching import collate, encode
 from dsgp_lab.checkpoints import load_checkpoint
 from dsgp_lab.evaluate.pruned import predict_pruned
 from dsgp_lab.models import load_base, load_tokenizer
-from dsgp_lab.regimes import load_model, load_trained, trained_folder
+from dsgp_lab.regimes import ROUTER, load_model, load_trained, trained_folder
+from dsgp_lab.router import Router
 from dsgp_lab.tasks import TASKS, data_folder, load_examples, load_teaching, shared_outputs
 from dsgp_lab.training import held_out as held_out_module
 from dsgp_lab.training import router_data, router_start
@@ -90,6 +91,25 @@ def test_a_router_is_trained_saved_and_loaded(glue, quick, tmp_path, regime):
     (target / "router.safetensors").write_bytes(b"x")
     with pytest.raises(LabError, match="altered or damaged"):
         load_trained("sst2", regime, root=root)
+
+
+@pytest.mark.slow
+def test_a_router_goes_on_from_a_static_twin(glue, quick, tmp_path):
+    config = RouterConfig("sst2", regime="joint", kind="constant", weights_learning_rate=0.01, **SMALL)
+    train_router(config, tmp_path / "twin")
+    folder = tmp_path / "twin" / "checkpoint"
+    onward = replace(config, kind="layerwise", start_from=str(folder), steps=1, weights_learning_rate=1e-9)
+    rates = {"learning_rate": 1e-9, "bias_learning_rate": 1e-9}
+    assert "--start-from" in train_router(replace(onward, **rates), tmp_path / "router")["command"]
+    twin, router = (Router.load(path / ROUTER) for path in (folder, tmp_path / "router" / "checkpoint"))
+    assert router.sees_input
+    features, keep = torch.randn(3, 768), torch.rand(3)
+    both = [each.logits(2, features, keep) for each in (router, twin)]
+    torch.testing.assert_close(*both, atol=1e-2, rtol=0)
+    name = "bert.encoder.layer.3.attention.self.query.weight"
+    places = (data_folder() / "checkpoints" / "sst2", folder, tmp_path / "router" / "checkpoint")
+    dense, first, second = (load_checkpoint(place).model.get_parameter(name) for place in places)
+    assert (first - dense).abs().max() > 10 * (second - first).abs().max()
 
 
 @pytest.mark.slow

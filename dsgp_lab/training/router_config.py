@@ -30,7 +30,9 @@ class RouterConfig:
     Weights are trained through the adapter of the model they start from (``update="low-rank"``), or whole
     matrices are, and the nearest change of ``rank`` is kept (``"full"``; use a learning rate near 1e-4).
     ``inputs_of`` names tasks, with commas, whose training texts are added without their labels, until there
-    are as many inputs as the steps use: the dense model says what their outputs should be.
+    are as many inputs as the steps use: the dense model says what their outputs should be. ``start_from`` is
+    the folder of a router's checkpoint of the same regime to go on from: a static twin's makes a router that
+    begins as that twin.
     """
 
     task: str
@@ -53,6 +55,7 @@ class RouterConfig:
     width: int = 64
     min_tokens: int = 0
     inputs_of: str = ""
+    start_from: str = ""
     max_length: int = 128
     seed: int = 0
 
@@ -78,6 +81,7 @@ class RouterConfig:
         self._check("inputs_of", "nothing where labels are used, or for all tasks", fits)
         trains = self.regime == "joint" or (self.update == "low-rank" and self.rank == 32)
         self._check("regime", '"joint", where update or rank are set', trains)
+        self._check("start_from", "nothing for all tasks", not (self.start_from and self.task == SHARED))
         self._check("lowest", "a number above 0, at most 1", 0 < self.lowest <= 1)
         self._check("temperature", "a number above 0", self.temperature > 0)
 

@@ -145,7 +145,12 @@ class RouterTraining:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += int(inputs["attention_mask"].sum())
-        self._note(loss=loss, distance=distance, gap=(shares.mean() - budget).abs(), spread=shares.std(unbiased=False))
+        self._note(
+            loss=loss,
+            distance=distance,
+            gap=(shares.mean() - budget).abs(),
+            spread=shares.std(unbiased=False),
+        )
         if self.step % LOG_EVERY == 0 or self.step == config.steps:
             self._log()
 

@@ -14,6 +14,7 @@ from dsgp_lab.checkpoints import load_checkpoint, verified_card
 from dsgp_lab.cost import CostModel
 from dsgp_lab.models import load_base, load_tokenizer, quiet
 from dsgp_lab.ordering import by_importance
+from dsgp_lab.regimes import ROUTER
 from dsgp_lab.router import Router, RouterShape
 from dsgp_lab.sensitivity import Fisher, Sensitivity
 from dsgp_lab.tasks import SHARED, data_folder, get_task, shared_outputs
@@ -60,7 +61,8 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     anatomy = Anatomy.of(own.model, order=own.neuron_order)
     trained, adapter = anatomy, None
     if config.regime == "joint":
-        model, adapter = trainable(config, folder, own.model.config.num_labels)
+        begin = Path(config.start_from) if config.start_from else folder
+        model, adapter = trainable(config, begin, own.model.config.num_labels)
         trained = Anatomy.of(model, order=own.neuron_order)
     calibration = labelled_batches(own.tokenizer, long_sample(examples), config.max_length)
     held = labelled_batches(own.tokenizer, held_out, config.max_length)
@@ -142,11 +144,16 @@ def _in_blocks(scores: Sensitivity, anatomy: Anatomy) -> Sensitivity:
 
 
 def fresh_router(config: RouterConfig, start: Start) -> Router:
-    """A router that is the static Fisher plan of the model it starts on."""
+    """A router that decides as the one in ``config.start_from``, or is the model's static Fisher plan."""
     torch.manual_seed(config.seed)
     router = Router(RouterShape.of(start.dense, config.kind, config.width))
     router.standardise(*feature_statistics(start.dense, start.calibration))
-    router.start_from_ranking(static_ranks(start.fisher, CostModel.of(start.dense)))
+    if config.start_from:
+        folder = Path(config.start_from)
+        verified_card(folder, (ROUTER,))
+        router.start_from_router(Router.load(folder / ROUTER))
+    else:
+        router.start_from_ranking(static_ranks(start.fisher, CostModel.of(start.dense)))
     return router
 
 
