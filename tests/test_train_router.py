@@ -100,7 +100,9 @@ def test_a_router_goes_on_from_a_static_twin(glue, quick, tmp_path):
     folder = tmp_path / "twin" / "checkpoint"
     onward = replace(config, kind="layerwise", start_from=str(folder), steps=1, weights_learning_rate=1e-9)
     rates = {"learning_rate": 1e-9, "bias_learning_rate": 1e-9}
-    assert "--start-from" in train_router(replace(onward, **rates), tmp_path / "router")["command"]
+    card = train_router(replace(onward, **rates), tmp_path / "router")
+    assert f"--start-from {folder}" in card["command"]
+    assert card["begun_by"] == [config.command]
     twin, router = (Router.load(path / ROUTER) for path in (folder, tmp_path / "router" / "checkpoint"))
     assert router.sees_input
     features, keep = torch.randn(3, 768), torch.rand(3)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dsgp_lab.anatomy import Anatomy
-from dsgp_lab.checkpoints import save_checkpoint, update_card
+from dsgp_lab.checkpoints import save_checkpoint, update_card, verified_card
 from dsgp_lab.errors import LabError
 from dsgp_lab.regimes import ROUTER
 from dsgp_lab.tasks import SHARED
@@ -65,6 +65,11 @@ def train_router(
         "shares_before_calibration": {str(key): round(value, 4) for key, value in shares.items()},
         "versions": {package: version(package) for package in ("torch", "transformers", "peft")},
     }
+    begun = [folder for folder in (dense, config.start_from) if folder]
+    if dense:
+        card["command"] += f" --dense {dense}"
+    if begun:
+        card["begun_by"] = [verified_card(Path(each))["command"] for each in begun]
     if config.regime == "joint":
         save_checkpoint(folder, adapter, card, trained.order)
     return update_card(folder, card)
