@@ -10,7 +10,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.sensitivity.activation import ActivationNorm, Flap, WandaSp
 from dsgp_lab.sensitivity.base import Scorer, Sensitivity, UnitScores, lengths
 from dsgp_lab.sensitivity.first_order import FirstOrder, Fisher
-from dsgp_lab.sensitivity.griffin import Griffin
+from dsgp_lab.sensitivity.griffin import Griffin, ReadShares
 from dsgp_lab.sensitivity.leave_one_out import LeaveOneOut
 from dsgp_lab.sensitivity.references import Constant, Random
 
@@ -24,6 +24,7 @@ __all__ = [
     "Griffin",
     "LeaveOneOut",
     "Random",
+    "ReadShares",
     "Scorer",
     "Sensitivity",
     "UnitScores",
