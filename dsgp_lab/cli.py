@@ -193,6 +193,44 @@ def language(
     typer.echo(json.dumps(table.record(), indent=2) if as_json else str(table))
 
 
+@app.command("train-prompt-router")
+def train_prompt_router(
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: the project's own.")] = None,
+    texts: Annotated[int, typer.Option(help="Texts that the model writes and learns from.")] = 320,
+    rank: Annotated[int, typer.Option(help="Numbers that a prompt is summed up in.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the texts.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
+    model: Model = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+) -> None:
+    """Train a router for a language model on what the model writes itself."""
+    import json
+    from functools import partial
+
+    from dsgp_lab.evaluate.latency import threads as limited
+    from dsgp_lab.tasks import data_folder
+    from dsgp_lab.training.prompt_router import save_router
+    from dsgp_lab.training.prompt_router import train_prompt_router as train
+
+    if model is not None and out is None:
+        raise LabError(
+            got="--model without --out",
+            allowed="both",
+            hint="the project's own folder is for the embedded model",
+        )
+    with limited(threads):
+        fit, card = train(
+            _language_lab(model, device, dtype),
+            texts,
+            rank=rank,
+            seed=seed,
+            say=partial(typer.echo, err=True),
+        )
+    typer.echo(json.dumps(card, indent=2))
+    typer.echo(f"Written to {save_router(fit, card, out or data_folder() / 'language')}.", err=True)
+
+
 @app.command()
 def evaluate(
     task: Annotated[str, typer.Argument(help="The task whose columns and labels the file has.")],

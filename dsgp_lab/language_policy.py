@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from dsgp_lab.cost import CostModel
@@ -41,8 +42,10 @@ class Policy:
     def plan(self, scores: Sensitivity, cost: CostModel, lengths: Tensor, keep: float) -> Mask:
         """Masks within a share `keep` of the layers' MACs for inputs of so many tokens [batch].
 
+        The scorer's own MACs are not taken off: they are paid once a prompt, the mask's at every token.
         Raises LabError for a budget that whole attention alone exceeds.
         """
+        scores = replace(scores, macs=torch.zeros_like(scores.macs))
         if self.cut_attention:
             return plan_mask(scores, cost, lengths, keep, self.scope)
         floor = min(cost.num_heads, cost.num_blocks)

@@ -9,13 +9,27 @@ from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.errors import LabError
+from dsgp_lab.language_models import LANGUAGE_MODEL
 from dsgp_lab.packed_decoder import Means
-from dsgp_lab.sensitivity import Constant, FirstOrder, Flap, Scorer, Sensitivity, make_scorer
+from dsgp_lab.sensitivity import (
+    Constant,
+    FirstOrder,
+    Flap,
+    Probe,
+    PromptRouter,
+    Scorer,
+    Sensitivity,
+    make_scorer,
+)
+from dsgp_lab.tasks import data_folder
 
 if TYPE_CHECKING:
     from dsgp_lab.language import LanguageLab
 
-LANGUAGE_SCORERS = ("griffin", "first_order", "activation_norm", "wanda_sp", "flap", "constant", "random")
+LANGUAGE_SCORERS = (
+    *("griffin", "first_order", "activation_norm", "wanda_sp", "flap", "probe"),
+    *("router", "constant", "random"),
+)
 """Names of scorers for prompts; `first_order` takes the prompt's own loss."""
 
 
@@ -38,9 +52,23 @@ def prompt_scorer(
         return FirstOrder("prompt_loss")
     if scorer == "constant":
         return lab.static("griffin")
-    if scorer == "flap":
-        return Flap.fit(lab.anatomy, lab.calibration() if calibration is None else calibration)
+    if scorer == "router":
+        return load_prompt_router(lab.name)
+    if scorer in ("flap", "probe"):
+        texts = lab.calibration() if calibration is None else calibration
+        return Flap.fit(lab.anatomy, texts) if scorer == "flap" else Probe.fit(lab.anatomy, texts)
     return make_scorer(scorer)
+
+
+def load_prompt_router(name: str) -> PromptRouter:
+    """The trained router of a language model; LabError where there is none."""
+    if name != LANGUAGE_MODEL:
+        raise LabError(
+            got=f"scorer='router' for {name!r}",
+            allowed=f"the router of {LANGUAGE_MODEL}, or a PromptRouter of your own model",
+            hint="train one with dsgp-lab train-prompt-router, and pass PromptRouter.load(path)",
+        )
+    return PromptRouter.load(data_folder() / "language" / "router.safetensors")
 
 
 def mean_scores(scores: Sequence[Sensitivity]) -> Constant:

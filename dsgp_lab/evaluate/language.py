@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,20 +74,22 @@ def evaluate_language(
         check_keep(keep)
     halves = _halves(lab, load_passages() if passages is None else passages)
     whole = [lab.losses(half.ids, half.start) for half in halves]
-    table = _begun(lab, policy, halves, whole, prompts, out)
-    there = {(row.scorer, row.keep, row.repair) for row in table.rows}
+    table = _begun(lab, policy, halves, whole, out)
+    if prompts and table.dense_right is None:
+        table = replace(table, dense_right=answers(lab, prompts), prompts=len(prompts))
     read = [lab.as_inputs(half.prompt) for half in halves]  # never what is to be predicted
     means = layer_means(lab.anatomy, read) if policy.repair else None
     for name in scorers:
-        missing = [keep for keep in keeps if (name, keep, policy.repair) not in there]
+        found = {keep: table.find(name, keep, policy.repair) for keep in keeps}
+        missing = [keep for keep, row in found.items() if row is None or (prompts and row.right is None)]
         if not missing:
             continue
         made = prompt_scorer(lab, name, read)
         scores = [made(lab.anatomy, inputs) for inputs in read]
         for keep in missing:
-            row = _row(lab, name, keep, policy, halves, whole, scores, means)
+            row = found[keep] or _row(lab, name, keep, policy, halves, whole, scores, means)
             if prompts:
-                row = LanguageRow(**vars(row) | {"right": answers(lab, prompts, made, keep, policy, means)})
+                row = replace(row, right=answers(lab, prompts, made, keep, policy, means))
             table = table.with_row(row)
             if out is not None:
                 table.save(out)
@@ -148,9 +150,9 @@ def _row(
         return interval(np.array(rival.losses) - np.array(own.losses))
 
     masks = plan(scores)
-    shares = [
-        float(lab.cost.masked(m, n)[0] / lab.cost.dense(n)[0]) for m, n in zip(masks, sizes, strict=True)
-    ]
+    dense = [float(lab.cost.dense(n)[0]) for n in sizes]
+    shares = [float(lab.cost.masked(m, n)[0]) / d for m, n, d in zip(masks, sizes, dense, strict=True)]
+    price = [float(s.macs[0]) / d for s, d in zip(scores, dense, strict=True)]
     own, mismatched, static = quality(masks), quality([*masks[1:], masks[0]]), None
     if name != "random":
         twins = [mean_scores([*scores[:i], *scores[i + 1 :]]) for i in range(len(halves))]
@@ -161,6 +163,7 @@ def _row(
         keep=keep,
         repair=policy.repair,
         macs=float(np.mean(shares)),
+        price=float(np.mean(price)),
         own=own,
         static=static,
         mismatched=mismatched,
@@ -174,18 +177,15 @@ def _begun(
     policy: Policy,
     halves: Sequence[_Half],
     whole: Sequence[tuple[Tensor, Tensor]],
-    prompts: Sequence[Prompt],
     out: Path | None,
 ) -> LanguageTable:
     """The table without rows, or with those that the file has already."""
-    texts = "\n".join([*(str(half.ids) for half in halves), *(prompt.text for prompt in prompts)])
-    plan = Policy(policy.scope, policy.cut_attention)
-    about = {"machine": machine(), "texts": hashlib.sha256(texts.encode()).hexdigest()}
-    dense, right = _quality(whole, whole), None
+    texts = hashlib.sha256(str([(half.ids, half.start) for half in halves]).encode()).hexdigest()
+    plan, about = Policy(policy.scope, policy.cut_attention), {"machine": machine(), "texts": texts}
     if out is not None and out.is_file():
         found = LanguageTable.load(out)
         got = (found.model, found.scope, found.about.get("texts"))
-        wanted = (lab.name, str(plan), about["texts"])
+        wanted = (lab.name, str(plan), texts)
         if got != wanted:
             raise LabError(
                 got=f"{out}, made from {got}",
@@ -193,9 +193,8 @@ def _begun(
                 hint="give another name to --out",
             )
         return found
-    if prompts:
-        right = answers(lab, prompts)
-    return LanguageTable(lab.name, str(plan), len(halves), len(prompts), dense, right, (), about)
+    dense = _quality(whole, whole)
+    return LanguageTable(lab.name, str(plan), len(halves), 0, dense, None, (), about)
 
 
 def _halves(lab: LanguageLab, passages: Sequence[Passage]) -> list[_Half]:

@@ -38,9 +38,9 @@ class Quality:
 
 @dataclass(frozen=True)
 class LanguageRow:
-    """One scorer at one budget. `macs` is the share of the layers' MACs that ran, the scorer's left out.
+    """One scorer at one budget. `macs` is the share of the layers' MACs that ran at every token.
 
-    repair: whether cut units were replaced by their means. gain: loss of the static twin minus that of the own
+    price: MACs of the scorer, once a prompt, over those of the whole model's reading it. repair: whether cut units were replaced by their means. gain: loss of the static twin minus that of the own
     mask, in nats (bootstrap over passages): above 0, looking at the prompt helped. gain_mismatched: likewise
     against masks of other passages. right: share of right answers, None if not asked for.
     """
@@ -49,6 +49,7 @@ class LanguageRow:
     keep: float
     repair: bool
     macs: float
+    price: float
     own: Quality
     static: Quality | None
     mismatched: Quality
@@ -77,14 +78,19 @@ class LanguageTable:
 
     def row(self, scorer: str, keep: float, repair: bool = False) -> LanguageRow:
         """The row of a scorer at a budget; LabError lists what there is."""
-        for row in self.rows:
-            if (row.scorer, row.keep, row.repair) == (scorer, keep, repair):
-                return row
+        found = self.find(scorer, keep, repair)
+        if found is not None:
+            return found
         raise LabError(
             got=f"{scorer!r} at {keep:g}{' with repair' * repair}",
             allowed=", ".join(f"{row.name} at {row.keep:g}" for row in self.rows) or "nothing: no rows",
             hint="measure it with dsgp-lab language --scorers ... --keeps ...",
         )
+
+    def find(self, scorer: str, keep: float, repair: bool = False) -> LanguageRow | None:
+        """The row of a scorer at a budget, None where there is none."""
+        key = (scorer, keep, repair)
+        return next((row for row in self.rows if (row.scorer, row.keep, row.repair) == key), None)
 
     def report(self) -> Report:
         """Rows for print and notebook."""
@@ -97,6 +103,7 @@ class LanguageTable:
             return (
                 row.name,
                 f"{row.macs:.2f}",
+                f"{row.price:.2f}",
                 *(perplexity for perplexity, _ in both),
                 _text(row.gain),
                 _text(row.gain_mismatched),
@@ -104,13 +111,14 @@ class LanguageTable:
                 *(() if self.dense_right is None else ("" if row.right is None else f"{row.right:.2f}",)),
             )
 
-        dense = ("dense", "1.00", f"{self.dense.perplexity:.2f}", "", "", "", "", "1.00", "", "")
-        header: tuple[str, ...] = ("scorer", "MACs", "perplexity", "static", "mismatched")
+        dense = ("dense", "1.00", "", f"{self.dense.perplexity:.2f}", "", "", "", "", "1.00", "", "")
+        header: tuple[str, ...] = ("scorer", "MACs", "scorer's", "perplexity", "static", "mismatched")
         header += ("gain on static", "gain on mismatched", "agreement", "static", "mismatched")
         notes: tuple[str, ...] = (
             f"{self.model}; second halves of {self.passages} passages; plan: {self.scope}."
-            " MACs are those of the layers, the scorer's left out. Gain: loss of the static (or the mismatched)"
-            " mask minus loss of the own one, in nats, 95 % interval over passages.",
+            " MACs are those of the layers at every token, the scorer's its own, once a prompt, over those of"
+            " reading it. Gain: loss of the static (or the mismatched) mask minus loss of the own one, in nats,"
+            " 95 % interval over passages.",
         )
         if self.dense_right is not None:
             dense, header = (*dense, f"{self.dense_right:.2f}"), (*header, "right answers")
@@ -136,8 +144,11 @@ class LanguageTable:
         return Report("Dynamic against static", tuple(lines), header, (note,))
 
     def with_row(self, row: LanguageRow) -> LanguageTable:
-        """The table with a row more."""
-        return replace(self, rows=(*self.rows, row))
+        """The table with a row more, or another in the place of the same one."""
+        there = self.find(row.scorer, row.keep, row.repair)
+        if there is None:
+            return replace(self, rows=(*self.rows, row))
+        return replace(self, rows=tuple(row if old is there else old for old in self.rows))
 
     def record(self) -> dict[str, Any]:
         """Everything as plain values, for JSON."""

@@ -61,9 +61,13 @@ class ReadShares:
         squares = active.float().square()
         self._layers.append(squares.sum(-1).clamp(min=1e-30).reciprocal() @ squares)
 
+    def neurons(self) -> Tensor:
+        """The sums of shares so far [layers, neurons], block by block."""
+        return torch.stack(self._layers)
+
     def scores(self, anatomy: Anatomy) -> Sensitivity:
         """The scores, once the whole model has read the prompt."""
-        neurons = torch.stack(self._layers)
+        neurons = self.neurons()
         blocks = neurons.unflatten(-1, (anatomy.num_blocks, anatomy.block_size)).sum(-1)
         heads = torch.ones(1, anatomy.num_layers, anatomy.num_heads, device=blocks.device)
         return Sensitivity(heads, blocks[None], "griffin", torch.zeros(1, dtype=torch.long), oracle=False)
