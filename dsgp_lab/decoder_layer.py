@@ -17,14 +17,14 @@ from dsgp_lab.anatomy.decoder import Rotation
 from dsgp_lab.packed_decoder import DecoderWeights, PackedDecoderLayer
 
 Watch = Callable[[Tensor], None]
-"""Is shown the activated neurons of each layer [batch * tokens, neurons], block by block, as they are made."""
+"""Is shown the activated neurons of each layer [batch * tokens, neurons], block by block."""
 
 Masks = dict[int | None, Tensor | None]
 """What each token may look at, for each window; None: everything so far."""
 
 
 class Tokens(NamedTuple):
-    """The tokens of one run: `batch` inputs, from column `start` of the cache on; see `rotations`, `Masks`."""
+    """The tokens of one run: `batch` inputs, from column `start` of the cache on."""
 
     batch: int
     start: int

@@ -22,10 +22,10 @@ from dsgp_lab.cost import CostModel, Macs
 from dsgp_lab.decoder import Cut, DecoderSubNetwork
 from dsgp_lab.devices import check_device, check_dtype, now
 from dsgp_lab.errors import LabError
-from dsgp_lab.generation import Generation, generate, read_prompt
+from dsgp_lab.generation import generate, read_prompt
 from dsgp_lab.language_data import load_passages
 from dsgp_lab.language_models import LanguageModel, load_language_model, load_pretrained_language_model
-from dsgp_lab.language_policy import Policy
+from dsgp_lab.language_policy import GRIFFINS_OWN, Policy, check_attention_whole
 from dsgp_lab.language_results import Continuation, PrunedGeneration
 from dsgp_lab.language_scorers import layer_means, mean_scores, prompt_scorer
 from dsgp_lab.language_text import end_ids, has_chat_template, prompt_ids
@@ -33,8 +33,6 @@ from dsgp_lab.mask import Mask
 from dsgp_lab.packed_decoder import Means
 from dsgp_lab.plan import check_keep
 from dsgp_lab.sensitivity import Constant, ReadShares, Scorer, Sensitivity, lengths
-
-GRIFFINS_OWN = Policy()
 
 
 class LanguageLab:
@@ -172,9 +170,8 @@ class LanguageLab:
     ) -> Continuation:
         """Continue a prompt, with the whole model or cut to a mask; greedy at temperature 0."""
         inputs, cut = self.encode(prompt, chat), self._cut(mask, means)
-        return self._continuation(
-            generate(self.subnetwork, inputs, cut, max_new_tokens, self.end_ids, temperature, seed)
-        )
+        made = generate(self.subnetwork, inputs, cut, max_new_tokens, self.end_ids, temperature, seed)
+        return Continuation.of(made, self.tokenizer)
 
     def prune(
         self,
@@ -220,12 +217,8 @@ class LanguageLab:
         marks.append(now(device))
         mask = policy.plan(scores, self.cost, lengths(inputs), keep)
         marks.append(now(device))
-        if read is not None and not bool(mask.heads.all()):
-            raise LabError(
-                got=f"blocks of {self.anatomy.block_size} neurons, too few to plan with whole attention",
-                allowed="smaller blocks",
-                hint="make the lab with block_size=1",
-            )
+        if read is not None:
+            check_attention_whole(mask, self.anatomy.block_size)
         cut = self._cut(mask, means)
         marks.append(now(device))
         pruned = generate(sub, inputs, cut, prompt=read, **limits)
@@ -235,8 +228,8 @@ class LanguageLab:
             prompt=prompt,
             prompt_tokens=int(lengths(inputs)[0]),
             keep=keep,
-            pruned=self._continuation(pruned),
-            dense=self._continuation(dense),
+            pruned=Continuation.of(pruned, self.tokenizer),
+            dense=Continuation.of(dense, self.tokenizer),
             agreement=self._agreement(inputs, dense.tokens[0], cut),
             sensitivity=scores,
             mask=mask,
@@ -269,9 +262,8 @@ class LanguageLab:
         return -scores.gather(1, wanted[:, None])[:, 0], scores.argmax(-1)
 
     def _cut(self, mask: Mask | None, means: Sequence[Means] | None = None) -> Cut:
-        return (
-            self.subnetwork.whole if mask is None else self.subnetwork.select(mask, reuse=True, means=means)
-        )
+        sub = self.subnetwork
+        return sub.whole if mask is None else sub.select(mask, reuse=True, means=means)
 
     @torch.inference_mode()
     def _logits(self, ids: Sequence[int], start: int, cut: Cut) -> Tensor:
@@ -296,13 +288,3 @@ class LanguageLab:
         prompt = inputs["input_ids"][0].tolist()
         chosen = self._logits([*prompt, *continuation], len(prompt), cut).argmax(-1)
         return float((chosen == torch.tensor(continuation, device=chosen.device)).float().mean())
-
-    def _continuation(self, made: Generation) -> Continuation:
-        return Continuation(
-            text=self.tokenizer.decode(made.tokens[0], skip_special_tokens=True).strip(),
-            tokens=made.tokens[0],
-            prefill_ms=1e3 * made.prefill_seconds,
-            decode_ms=1e3 * made.decode_seconds,
-            steps=made.steps,
-            cache_bytes=made.cache_bytes,
-        )

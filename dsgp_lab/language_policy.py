@@ -19,8 +19,8 @@ class Policy:
     """How a language model is cut to a prompt; by default as GRIFFIN does it.
 
     scope: "layer" gives every layer the same share, "global" lets the units of all layers compete.
-    cut_attention: KV groups compete with neurons; by default attention stays whole, as scores of groups and of
-    neurons, and of different layers, compare badly.
+    cut_attention: KV groups compete with neurons; by default attention stays whole, as scores of groups and
+    of neurons, and of different layers, compare badly.
     repair: units that are cut are replaced by their mean over calibration texts, which is added to the bias
     of the output projection (FLAP's bias repair; An et al. 2024, arXiv 2312.11983). Cost: one addition a
     layer and token, and one product of a vector and a matrix a layer as the cut is made.
@@ -58,3 +58,16 @@ class Policy:
                 hint="raise keep, or pass policy=Policy(cut_attention=True)",
             )
         return plan_mask(scores, cost, lengths, keep, self.scope, floor)
+
+
+GRIFFINS_OWN = Policy()
+
+
+def check_attention_whole(mask: Mask, block_size: int) -> None:
+    """Raise LabError for a mask that cuts attention, as blocks so large that there are few of them force."""
+    if not bool(mask.heads.all()):
+        raise LabError(
+            got=f"blocks of {block_size} neurons, too few to plan with whole attention",
+            allowed="smaller blocks",
+            hint="make the lab with block_size=1",
+        )

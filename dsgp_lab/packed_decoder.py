@@ -30,8 +30,8 @@ class LeanNorm(NamedTuple):
     def __call__(self, rows: Tensor) -> Tensor:
         """Normalise the last axis.
 
-        On a processor torch makes an RMS norm of eight operations. The layer norm of (x, -x), whose mean is 0,
-        is one, and its first half is the same.
+        On a processor torch makes an RMS norm of eight operations. The layer norm of (x, -x), whose mean is
+        0, is one, and its first half is the same.
         """
         size = self.weight.shape
         if not self.is_rms:
@@ -46,9 +46,9 @@ class DecoderWeights(NamedTuple):
     """What one layer computes with, whole or cut.
 
     qkv [groups * (queries + 2) * head_dim, hidden]: of each KV group its queries, its key, its value;
-    out [groups * queries * head_dim, hidden]; ffn_in [neurons, hidden], or of gated layers twice as many rows:
-    all gates, then all ups; ffn_out [neurons, hidden]; biases, None where there is none: of qkv and ffn_in one
-    a row, of the two output projections [hidden].
+    out [groups * queries * head_dim, hidden]; ffn_in [neurons, hidden], of gated layers twice as many rows,
+    all gates, then all ups; ffn_out [neurons, hidden]; biases, None where there is none: of qkv and ffn_in
+    one a row, of the two output projections [hidden].
     """
 
     qkv: Tensor

@@ -22,7 +22,7 @@ from dsgp_lab.evaluate.language_table import LanguageRow, LanguageTable, Quality
 from dsgp_lab.evaluate.latency import machine
 from dsgp_lab.language import LanguageLab
 from dsgp_lab.language_data import Passage, Prompt, load_passages, load_prompts
-from dsgp_lab.language_policy import Policy
+from dsgp_lab.language_policy import GRIFFINS_OWN, Policy
 from dsgp_lab.language_scorers import LANGUAGE_SCORERS, layer_means, mean_scores, prompt_scorer
 from dsgp_lab.mask import Mask
 from dsgp_lab.packed_decoder import Means
@@ -31,8 +31,6 @@ from dsgp_lab.sensitivity import Scorer, Sensitivity
 
 DYNAMIC = tuple(name for name in LANGUAGE_SCORERS if name != "constant")
 """Scorers that look at the prompt (and random); the constant one is their static twin."""
-
-GRIFFINS_OWN = Policy()
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ Variants = dict[str, Callable[[], object]]
 class SpeedTable:
     """Tokens a second of each variant, from the medians of paired rounds.
 
-    prefill: of the prompt; decode: of single steps; answers: by length in new tokens, over everything: for the
-    cut model score, plan, cut, prefill and decode.
+    prefill: of the prompt; decode: of single steps; answers: by length in new tokens, over everything, for
+    the cut model score, plan, cut, prefill and decode.
     """
 
     prefill: LatencyTable

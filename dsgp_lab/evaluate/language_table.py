@@ -13,6 +13,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.report import Report
+from dsgp_lab.tasks import data_folder
 
 RESAMPLES = 2000
 Interval = tuple[float, float, float]
@@ -40,9 +41,11 @@ class Quality:
 class LanguageRow:
     """One scorer at one budget. `macs` is the share of the layers' MACs that ran at every token.
 
-    price: MACs of the scorer, once a prompt, over those of the whole model's reading it. repair: whether cut units were replaced by their means. gain: loss of the static twin minus that of the own
-    mask, in nats (bootstrap over passages): above 0, looking at the prompt helped. gain_mismatched: likewise
-    against masks of other passages. right: share of right answers, None if not asked for.
+    price: MACs of the scorer, once a prompt, over those of the whole model's reading it.
+    repair: whether cut units were replaced by their means.
+    gain: loss of the static twin minus that of the own mask, in nats (bootstrap over passages): above 0,
+    looking at the prompt helped. gain_mismatched: likewise against masks of other passages.
+    right: share of right answers, None if not asked for.
     """
 
     scorer: str
@@ -117,8 +120,8 @@ class LanguageTable:
         notes: tuple[str, ...] = (
             f"{self.model}; second halves of {self.passages} passages; plan: {self.scope}."
             " MACs are those of the layers at every token, the scorer's its own, once a prompt, over those of"
-            " reading it. Gain: loss of the static (or the mismatched) mask minus loss of the own one, in nats,"
-            " 95 % interval over passages.",
+            " reading it. Gain: loss of the static (or the mismatched) mask minus loss of the own one, in"
+            " nats, 95 % interval over passages.",
         )
         if self.dense_right is not None:
             dense, header = (*dense, f"{self.dense_right:.2f}"), (*header, "right answers")
@@ -154,17 +157,32 @@ class LanguageTable:
         """Everything as plain values, for JSON."""
         return asdict(self)
 
+    def reports(self) -> tuple[Report, ...]:
+        """All tables that have rows."""
+        return tuple(part for part in (self.report(), self.verdict()) if part.rows)
+
     def save(self, path: Path) -> None:
-        """Write JSON, at once and whole."""
+        """Write JSON, at once and whole, and beside it the same as tables in markdown."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".part")
-        plain = json.loads(json.dumps(self.record()), parse_float=lambda text: round(float(text), 5))
-        scratch.write_text(json.dumps(plain, indent=1) + "\n", "utf-8")
-        scratch.replace(path)
+        plain = json.loads(json.dumps(self.record()), parse_float=lambda text: round(float(text), 4))
+        texts = {
+            path: json.dumps(plain) + "\n",
+            path.with_suffix(".md"): "\n\n".join(
+                ["# A language model pruned per prompt", f"Written by `dsgp-lab language --out {path.name}`."]
+                + [f"Measured on {self.about['machine']}."] * ("machine" in self.about)
+                + [part.markdown() for part in self.reports()]
+            )
+            + "\n",
+        }
+        for place, text in texts.items():
+            scratch = place.with_name(place.name + ".part")
+            scratch.write_text(text, "utf-8")
+            scratch.replace(place)
 
     @staticmethod
-    def load(path: Path) -> LanguageTable:
-        """Read what `save` wrote; LabError for a file that is missing or damaged."""
+    def load(path: Path | None = None) -> LanguageTable:
+        """Read what `save` wrote, by default the project's own; LabError if it is missing or damaged."""
+        path = data_folder() / "results" / "language" / "table.json" if path is None else path
         try:
             given = json.loads(path.read_text("utf-8"))
             given["dense"] = _quality(given["dense"])
@@ -179,12 +197,12 @@ class LanguageTable:
 
     def __str__(self) -> str:
         """Text tables."""
-        return "\n\n".join(part.text() for part in (self.report(), self.verdict()) if part.rows)
+        return "\n\n".join(part.text() for part in self.reports())
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return "".join(part.html() for part in (self.report(), self.verdict()) if part.rows)
+        return "".join(part.html() for part in self.reports())
 
 
 def interval(differences: np.ndarray) -> Interval:

@@ -23,10 +23,10 @@ class PromptRouter(Scorer):
     """relu(mean + (e - centre) A B)^2: the share of its layer's activation that a neuron will have.
 
     Source: one predictor at the bottom for the whole model, as ShadowLLM (Akhauri et al. 2024, arXiv
-    2406.16635), there a perceptron trained on gradients; here a low-rank linear map, trained in closed form on
-    what the dense model does with texts that it wrote itself (`training.prompt_router`). e is the mean of the
-    prompt's token embeddings, A [hidden, rank], B [rank, layers * neurons], neurons in the model's own order.
-    KV groups are not scored: all get 1.
+    2406.16635), there a perceptron trained on gradients; here a low-rank linear map, trained in closed form
+    on what the dense model does with texts that it wrote itself (`training.prompt_router`). e is the mean of
+    the prompt's token embeddings, A [hidden, rank], B [rank, layers * neurons], neurons in the model's own
+    order. KV groups are not scored: all get 1.
     Cost: the mean, and two products of a vector and a matrix; no layer runs. Limits: a bag of words, without
     their order; knows kinds of text, not contents; made for one model.
     """

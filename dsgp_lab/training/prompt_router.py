@@ -32,7 +32,8 @@ BATCH = 32
 class Fit:
     """A router, and how well it predicts texts left out.
 
-    explained: share of the variance between texts that it explains there, by penalty; penalty: the chosen one.
+    explained: share of the variance between texts that it explains there, by penalty.
+    penalty: the chosen one.
     """
 
     router: PromptRouter
