@@ -148,10 +148,15 @@ def language(
     cut_attention: Annotated[
         bool, typer.Option("--cut-attention", help="KV groups compete too; else only neurons go.")
     ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Replace what is cut by its mean.")] = False,
     answers: Annotated[bool, typer.Option("--answers", help="Also answer the prompts: minutes.")] = False,
-    speed: Annotated[bool, typer.Option("--speed", help="Time it instead; one scorer, one share.")] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON file to save in and to go on from.")] = None,
+    speed: Annotated[bool, typer.Option("--speed", help="Time it instead, at the last share.")] = False,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds of --speed.")] = 10,
-    new_tokens: Annotated[int, typer.Option(help="Tokens of an answer in --speed.")] = 32,
+    new_tokens: Annotated[str, typer.Option(help="Lengths of answers in --speed.")] = "32",
+    rivals: Annotated[
+        bool, typer.Option("--rivals", help="Also time transformers, and scoring in a run of its own.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     model: Model = None,
@@ -170,21 +175,60 @@ def language(
     from dsgp_lab.evaluate.latency import threads as limited
     from dsgp_lab.evaluate.sweep_plan import listed, numbers
     from dsgp_lab.language_data import load_prompts
+    from dsgp_lab.language_policy import Policy
 
     names, budgets = listed(scorers) or DYNAMIC, numbers(keeps, float, "keeps")
     with limited(threads):
         lab = _language_lab(model, device, dtype)
         table: Any
         if speed:
-            scorer = names[0] if scorers else "griffin"
-            settings: dict[str, Any] = {"rounds": rounds, "num_threads": threads, "new_tokens": new_tokens}
-            table = bench_language(lab, budgets[-1], scorer, **settings)
+            sizes, rival = numbers(new_tokens, int, "new-tokens"), names[0] if rivals else None
+            settings: dict[str, Any] = {"rounds": rounds, "num_threads": threads, "transformers": rivals}
+            table = bench_language(lab, budgets[-1], rival, new_tokens=sizes, **settings)
         else:
             prompts = load_prompts() if answers else ()
+            policy: Any = Policy(scope, cut_attention, repair)  # type: ignore[arg-type]
             say = partial(typer.echo, err=True)
-            policy: Any = scope  # refused by the plan if it is none
-            table = evaluate_language(lab, names, budgets, policy, cut_attention, prompts=prompts, say=say)
+            table = evaluate_language(lab, names, budgets, policy, prompts=prompts, out=out, say=say)
     typer.echo(json.dumps(table.record(), indent=2) if as_json else str(table))
+
+
+@app.command("train-prompt-router")
+def train_prompt_router(
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: the project's own.")] = None,
+    texts: Annotated[int, typer.Option(help="Texts that the model writes and learns from.")] = 320,
+    rank: Annotated[int, typer.Option(help="Numbers that a prompt is summed up in.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the texts.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
+    model: Model = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+) -> None:
+    """Train a router for a language model on what the model writes itself."""
+    import json
+    from functools import partial
+
+    from dsgp_lab.evaluate.latency import threads as limited
+    from dsgp_lab.tasks import data_folder
+    from dsgp_lab.training.prompt_router import save_router
+    from dsgp_lab.training.prompt_router import train_prompt_router as train
+
+    if model is not None and out is None:
+        raise LabError(
+            got="--model without --out",
+            allowed="both",
+            hint="the project's own folder is for the embedded model",
+        )
+    with limited(threads):
+        fit, card = train(
+            _language_lab(model, device, dtype),
+            texts,
+            rank=rank,
+            seed=seed,
+            say=partial(typer.echo, err=True),
+        )
+    typer.echo(json.dumps(card, indent=2))
+    typer.echo(f"Written to {save_router(fit, card, out or data_folder() / 'language')}.", err=True)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from dsgp_lab.errors import LabError
@@ -42,3 +44,14 @@ def check_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if found is None or found not in DTYPES.values():
         raise LabError(got=f"dtype={dtype!r}", allowed=", ".join(DTYPES), hint="leave it out for float32")
     return found
+
+
+def now(device: torch.device) -> float:
+    """Seconds of a steady clock, once a device has done all that it was given.
+
+    >>> now(torch.device("cpu")) <= now(torch.device("cpu"))
+    True
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

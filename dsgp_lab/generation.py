@@ -6,15 +6,17 @@ decodes. Nothing is masked, and no dense run is hidden in it.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Inputs
-from dsgp_lab.decoder import Cut, DecoderSubNetwork, KVCache
+from dsgp_lab.decoder import Cut, DecoderSubNetwork
+from dsgp_lab.decoder_layer import Watch
+from dsgp_lab.devices import now
 from dsgp_lab.errors import LabError
+from dsgp_lab.kv_cache import KVCache
 from dsgp_lab.subnetwork import check_tokens
 
 
@@ -53,15 +55,15 @@ def read_prompt(
     inputs: Inputs,
     cut: Cut,
     max_new_tokens: int,
-    activations: list[Tensor] | None = None,
+    watch: Watch | None = None,
 ) -> ReadPrompt:
-    """Prefill, with room for `max_new_tokens` in the cache; `activations`: see `DecoderSubNetwork`."""
-    start = _now(subnetwork)
+    """Prefill, with room for `max_new_tokens` in the cache; `watch`: see `DecoderSubNetwork.prefill`."""
+    start = now(subnetwork.anatomy.device)
     inputs = left_padded(inputs)
     batch, width = inputs["input_ids"].shape
     cache = subnetwork.new_cache(cut, batch, width + max_new_tokens)
-    hidden = subnetwork.prefill(inputs, cut, cache, activations)[:, -1]
-    return ReadPrompt(cache, subnetwork.head(hidden), _now(subnetwork) - start)
+    hidden = subnetwork.prefill(inputs, cut, cache, watch)[:, -1]
+    return ReadPrompt(cache, subnetwork.head(hidden), now(subnetwork.anatomy.device) - start)
 
 
 @torch.inference_mode()
@@ -86,7 +88,7 @@ def generate(
     chance = torch.Generator().manual_seed(seed)
     read = read_prompt(subnetwork, inputs, cut, max_new_tokens) if prompt is None else prompt
     cache = read.cache
-    middle = _now(subnetwork)
+    middle = now(subnetwork.anatomy.device)
     chosen = _choose(read.logits, temperature, chance)
     ids = [chosen.tolist()]
     ended = [token in end_ids for token in ids[0]]
@@ -94,7 +96,7 @@ def generate(
         chosen = _choose(subnetwork.step(chosen, cut, cache), temperature, chance)
         ids.append(chosen.tolist())
         ended = [done or token in end_ids for done, token in zip(ended, ids[-1], strict=True)]
-    stop = _now(subnetwork)
+    stop = now(subnetwork.anatomy.device)
     rows = tuple(_until_end(row, end_ids) for row in zip(*ids, strict=True))
     return Generation(rows, read.seconds, stop - middle, len(ids) - 1, cache.num_bytes)
 
@@ -128,12 +130,6 @@ def _until_end(row: tuple[int, ...], end_ids: frozenset[int] | set[int]) -> tupl
     """
     ends = [i for i, token in enumerate(row) if token in end_ids]
     return row[: ends[0]] if ends else row
-
-
-def _now(subnetwork: DecoderSubNetwork) -> float:
-    if subnetwork.anatomy.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _check(subnetwork: DecoderSubNetwork, inputs: Inputs, max_new_tokens: int, temperature: float) -> None:

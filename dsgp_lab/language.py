@@ -9,7 +9,6 @@ what they return has nothing in common. The steps are the same and have the same
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,27 +20,19 @@ from torch import Tensor
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.cost import CostModel, Macs
 from dsgp_lab.decoder import Cut, DecoderSubNetwork
-from dsgp_lab.devices import check_device, check_dtype
+from dsgp_lab.devices import check_device, check_dtype, now
 from dsgp_lab.errors import LabError
-from dsgp_lab.generation import Generation, generate, read_prompt
+from dsgp_lab.generation import generate, read_prompt
 from dsgp_lab.language_data import load_passages
 from dsgp_lab.language_models import LanguageModel, load_language_model, load_pretrained_language_model
+from dsgp_lab.language_policy import GRIFFINS_OWN, Policy, check_attention_whole
 from dsgp_lab.language_results import Continuation, PrunedGeneration
+from dsgp_lab.language_scorers import layer_means, mean_scores, prompt_scorer
+from dsgp_lab.language_text import end_ids, has_chat_template, prompt_ids
 from dsgp_lab.mask import Mask
-from dsgp_lab.plan import Scope, check_keep, plan_mask
-from dsgp_lab.sensitivity import (
-    Constant,
-    FirstOrder,
-    Flap,
-    Griffin,
-    Scorer,
-    Sensitivity,
-    lengths,
-    make_scorer,
-)
-
-LANGUAGE_SCORERS = ("griffin", "first_order", "activation_norm", "wanda_sp", "flap", "constant", "random")
-"""Names of scorers for prompts; `first_order` takes the prompt's own loss."""
+from dsgp_lab.packed_decoder import Means
+from dsgp_lab.plan import check_keep
+from dsgp_lab.sensitivity import Constant, ReadShares, Scorer, Sensitivity, lengths
 
 
 class LanguageLab:
@@ -67,8 +58,9 @@ class LanguageLab:
         self.anatomy = Anatomy.of(self.model, block_size)
         self.cost = CostModel.of(self.anatomy)
         self.subnetwork = DecoderSubNetwork(self.anatomy)
-        self.end_ids = _end_ids(self.model, self.tokenizer)
+        self.end_ids = end_ids(self.model, self.tokenizer)
         self._static: dict[str, Constant] = {}
+        self._means: tuple[Means, ...] | None = None
 
     @classmethod
     def from_pretrained(
@@ -96,32 +88,14 @@ class LanguageLab:
     @property
     def is_chat(self) -> bool:
         """Whether the model was tuned to answer: its tokenizer has a chat template."""
-        return bool(getattr(self.tokenizer, "chat_template", None))
+        return has_chat_template(self.tokenizer)
 
     def encode(self, prompt: str, chat: bool | None = None) -> Inputs:
         """A prompt as a batch of one [1, tokens].
 
         `chat` puts it into the model's chat template as a user's message; by default where there is one.
         """
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise LabError(
-                got=f"prompt {prompt!r:.60}",
-                allowed="a text with at least one word",
-                hint="pass text in quotes",
-            )
-        if chat and not self.is_chat:
-            raise LabError(
-                got=f"chat=True for {self.name!r}, which has no chat template",
-                allowed="chat=False: the prompt is continued as it stands",
-                hint="leave chat out",
-            )
-        if chat or (chat is None and self.is_chat):
-            message = [{"role": "user", "content": prompt}]
-            text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        else:
-            ids = self.tokenizer(prompt)["input_ids"]
-        return self.as_inputs(ids)
+        return self.as_inputs(prompt_ids(self.tokenizer, prompt, chat, self.name))
 
     def as_inputs(self, ids: Sequence[int]) -> Inputs:
         """Token ids as a batch of one; LabError if they are none, or more than the model has positions."""
@@ -141,32 +115,30 @@ class LanguageLab:
         return tuple(self.tokenizer.decode([i]) for i in ids)
 
     def scorer(self, scorer: str | Scorer) -> Scorer:
-        """A scorer by name, made fit for prompts; "constant" and "flap" are calibrated on the passages."""
-        if isinstance(scorer, Scorer):
-            return scorer
-        if scorer not in LANGUAGE_SCORERS:
-            raise LabError(
-                got=f"scorer={scorer!r}",
-                allowed=", ".join(LANGUAGE_SCORERS),
-                hint="use one of these names, or a Scorer object",
-            )
-        if scorer == "first_order":
-            return FirstOrder("prompt_loss")
-        if scorer == "constant":
-            return self.static("griffin")
-        if scorer == "flap":
-            return Flap.fit(self.anatomy, self._calibration())
-        return make_scorer(scorer)
+        """A scorer by name, made fit for prompts; those that need calibration get it from the passages."""
+        return prompt_scorer(self, scorer)
 
     def static(self, scorer: str | Scorer, texts: Sequence[str] | None = None) -> Constant:
         """The mean of a scorer over texts (default: the passages): the static mask's score."""
         if texts is not None or not isinstance(scorer, str):
-            return mean_scores([self.scorer(scorer)(self.anatomy, x) for x in self._calibration(texts)])
+            return mean_scores([self.scorer(scorer)(self.anatomy, x) for x in self.calibration(texts)])
         if scorer not in self._static:
-            self._static[scorer] = mean_scores(
-                [self.scorer(scorer)(self.anatomy, inputs) for inputs in self._calibration()]
-            )
+            made = self.scorer(scorer)
+            self._static[scorer] = mean_scores([made(self.anatomy, x) for x in self.calibration()])
         return self._static[scorer]
+
+    def means(self) -> tuple[Means, ...]:
+        """What stands in for cut units under a policy with repair: means over the passages, a layer each."""
+        if self._means is None:
+            self._means = layer_means(self.anatomy, self.calibration())
+        return self._means
+
+    def calibration(self, texts: Sequence[str] | None = None) -> list[Inputs]:
+        """Texts (default: the passages), each as a batch of one."""
+        texts = [passage.text for passage in load_passages()] if texts is None else texts
+        if not texts:
+            raise LabError(got="no text", allowed="at least one text", hint="pass a few dozen")
+        return [self.encode(text, chat=False) for text in texts]
 
     def sensitivity(
         self, prompt: str, scorer: str | Scorer = "griffin", chat: bool | None = None
@@ -179,71 +151,12 @@ class LanguageLab:
         prompt: str,
         keep: float = 0.7,
         scorer: str | Scorer = "griffin",
-        scope: Scope = "layer",
-        cut_attention: bool = False,
+        policy: Policy = GRIFFINS_OWN,
         chat: bool | None = None,
     ) -> Mask:
         """The mask of a prompt within a share `keep` of the layers' MACs."""
         inputs = self.encode(prompt, chat)
-        scores = self.scorer(scorer)(self.anatomy, inputs)
-        return self.plan(scores, lengths(inputs), keep, scope, cut_attention)
-
-    def plan(
-        self,
-        scores: Sensitivity,
-        lengths: Tensor,
-        keep: float,
-        scope: Scope = "layer",
-        cut_attention: bool = False,
-    ) -> Mask:
-        """Masks within a share `keep` of the layers' MACs, by default as GRIFFIN plans them.
-
-        There attention stays whole, and each layer keeps the same share of its neurons: scores of KV groups
-        and of neurons, and of different layers, compare badly. `scope="global"` and `cut_attention=True`
-        let all units compete. Raises LabError for a budget that whole attention alone exceeds.
-        """
-        if cut_attention:
-            return plan_mask(scores, self.cost, lengths, keep, scope)
-        floor = min(self.anatomy.num_heads, self.anatomy.num_blocks)
-        longest = int(lengths.max())
-        least = floor * (self.cost.head(longest) + self.cost.block(longest)) / self.cost.layer(longest)
-        if check_keep(keep) < least:
-            raise LabError(
-                got=f"keep={keep:g} with whole attention",
-                allowed=f"at least {least:.3f} for {longest} tokens in this model",
-                hint="raise keep, or pass cut_attention=True",
-            )
-        return plan_mask(scores, self.cost, lengths, keep, scope, floor)
-
-    def prune_after_reading(
-        self, prompt: str, keep: float = 0.7, max_new_tokens: int = 32, chat: bool | None = None
-    ) -> PrunedGeneration:
-        """Like `prune`, the way GRIFFIN runs: the whole model reads the prompt, the small one only decodes.
-
-        The scores are a by-product of the prefill, and its KV cache is used on, as attention stays whole. So
-        the prompt costs what it costs the dense model and no more; `macs` are those of a decoded token.
-        """
-        check_keep(keep)
-        inputs, sub = self.encode(prompt, chat), self.subnetwork
-        limits = {"max_new_tokens": max_new_tokens, "end_ids": self.end_ids}
-        dense = generate(sub, inputs, None, **limits)  # type: ignore[arg-type]
-        active: list[Tensor] = []
-        read = read_prompt(sub, inputs, sub.whole, max_new_tokens, active)
-        marks = [self._now()]
-        scores = Griffin.of_prefill(self.anatomy, active)
-        marks.append(self._now())
-        mask = self.plan(scores, lengths(inputs), keep)
-        marks.append(self._now())
-        if not bool(mask.heads.all()):
-            raise LabError(
-                got=f"blocks of {self.anatomy.block_size} neurons, too few to plan with whole attention",
-                allowed="smaller blocks",
-                hint="make the lab with block_size=1",
-            )
-        cut = sub.select(mask, reuse=True)
-        marks.append(self._now())
-        pruned = generate(sub, inputs, cut, prompt=read, **limits)  # type: ignore[arg-type]
-        return self._pruned(prompt, inputs, keep, dense, pruned, scores, mask, cut, marks)
+        return policy.plan(self.scorer(scorer)(self.anatomy, inputs), self.cost, lengths(inputs), keep)
 
     def generate(
         self,
@@ -253,59 +166,70 @@ class LanguageLab:
         chat: bool | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        means: Sequence[Means] | None = None,
     ) -> Continuation:
         """Continue a prompt, with the whole model or cut to a mask; greedy at temperature 0."""
-        inputs = self.encode(prompt, chat)
-        cut = None if mask is None else self.subnetwork.select(mask, reuse=True)
-        return self._continuation(
-            generate(self.subnetwork, inputs, cut, max_new_tokens, self.end_ids, temperature, seed)
-        )
+        inputs, cut = self.encode(prompt, chat), self._cut(mask, means)
+        made = generate(self.subnetwork, inputs, cut, max_new_tokens, self.end_ids, temperature, seed)
+        return Continuation.of(made, self.tokenizer)
 
     def prune(
         self,
         prompt: str,
         keep: float = 0.7,
         scorer: str | Scorer = "griffin",
-        scope: Scope = "layer",
-        cut_attention: bool = False,
+        policy: Policy = GRIFFINS_OWN,
         max_new_tokens: int = 32,
         chat: bool | None = None,
     ) -> PrunedGeneration:
         """Score a prompt, cut the model to it once, continue it; and continue it with the whole model."""
-        check_keep(keep)
-        made, inputs = self.scorer(scorer), self.encode(prompt, chat)
-        limits = {"max_new_tokens": max_new_tokens, "end_ids": self.end_ids}
-        dense = generate(self.subnetwork, inputs, None, **limits)  # type: ignore[arg-type]
-        marks = [self._now()]
-        scores = made(self.anatomy, inputs)
-        marks.append(self._now())
-        mask = self.plan(scores, lengths(inputs), keep, scope, cut_attention)
-        marks.append(self._now())
-        cut = self.subnetwork.select(mask, reuse=True)
-        marks.append(self._now())
-        pruned = generate(self.subnetwork, inputs, cut, **limits)  # type: ignore[arg-type]
-        return self._pruned(prompt, inputs, keep, dense, pruned, scores, mask, cut, marks)
+        return self._prune(prompt, keep, self.scorer(scorer), policy, max_new_tokens, chat)
 
-    def _pruned(
+    def prune_after_reading(
+        self, prompt: str, keep: float = 0.7, max_new_tokens: int = 32, chat: bool | None = None
+    ) -> PrunedGeneration:
+        """Like `prune`, the way GRIFFIN runs: the whole model reads the prompt, the small one only decodes.
+
+        The scores are a by-product of the prefill, and its KV cache is used on, as attention stays whole. So
+        the prompt costs what it costs the dense model and no more; `macs` are those of a decoded token.
+        """
+        return self._prune(prompt, keep, None, GRIFFINS_OWN, max_new_tokens, chat)
+
+    def _prune(
         self,
         prompt: str,
-        inputs: Inputs,
         keep: float,
-        dense: Generation,
-        pruned: Generation,
-        scores: Sensitivity,
-        mask: Mask,
-        cut: Cut,
-        marks: Sequence[float],
+        scorer: Scorer | None,
+        policy: Policy,
+        max_new_tokens: int,
+        chat: bool | None,
     ) -> PrunedGeneration:
+        """Without a scorer, scored as the whole model reads the prompt."""
+        check_keep(keep)
+        inputs, sub, device = self.encode(prompt, chat), self.subnetwork, self.anatomy.device
+        limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "end_ids": self.end_ids}
+        dense = generate(sub, inputs, None, **limits)
+        shares, read, means = ReadShares(), None, self.means() if policy.repair else None
+        if scorer is None:
+            read = read_prompt(sub, inputs, sub.whole, max_new_tokens, shares)
+        marks = [now(device)]
+        scores = shares.scores(self.anatomy) if scorer is None else scorer(self.anatomy, inputs)
+        marks.append(now(device))
+        mask = policy.plan(scores, self.cost, lengths(inputs), keep)
+        marks.append(now(device))
+        if read is not None:
+            check_attention_whole(mask, self.anatomy.block_size)
+        cut = self._cut(mask, means)
+        marks.append(now(device))
+        pruned = generate(sub, inputs, cut, prompt=read, **limits)
         kept, whole = self.cost.masked(mask, lengths(inputs)), self.cost.dense(lengths(inputs))
         score_ms, plan_ms, cut_ms = (1e3 * (stop - start) for start, stop in pairwise(marks))
         return PrunedGeneration(
             prompt=prompt,
             prompt_tokens=int(lengths(inputs)[0]),
             keep=keep,
-            pruned=self._continuation(pruned),
-            dense=self._continuation(dense),
+            pruned=Continuation.of(pruned, self.tokenizer),
+            dense=Continuation.of(dense, self.tokenizer),
             agreement=self._agreement(inputs, dense.tokens[0], cut),
             sensitivity=scores,
             mask=mask,
@@ -322,17 +246,30 @@ class LanguageLab:
         self.encode(prompt)  # a bad prompt is refused here
         return language_panel(self, prompt, check_keep(keep), max_new_tokens)
 
-    def losses(self, ids: Sequence[int], start: int, mask: Mask | None = None) -> tuple[Tensor, Tensor]:
+    def losses(
+        self,
+        ids: Sequence[int],
+        start: int,
+        mask: Mask | None = None,
+        means: Sequence[Means] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Loss in nats of the tokens from `start` on, and the tokens chosen instead, both [tokens - start].
 
-        The whole text runs under the mask, the part before `start` too.
+        The whole text runs under the mask, the part before `start` too. `means` stand in for cut units.
         """
-        cut = self.subnetwork.whole if mask is None else self.subnetwork.select(mask, reuse=True)
-        with torch.inference_mode():
-            hidden = self.subnetwork.prefill(self.as_inputs(ids), cut)[0, start - 1 : -1]
-            scores = self.subnetwork.head(hidden).float().log_softmax(-1)
+        scores = self._logits(ids, start, self._cut(mask, means)).float().log_softmax(-1)
         wanted = torch.tensor(list(ids[start:]), device=scores.device)
         return -scores.gather(1, wanted[:, None])[:, 0], scores.argmax(-1)
+
+    def _cut(self, mask: Mask | None, means: Sequence[Means] | None = None) -> Cut:
+        sub = self.subnetwork
+        return sub.whole if mask is None else sub.select(mask, reuse=True, means=means)
+
+    @torch.inference_mode()
+    def _logits(self, ids: Sequence[int], start: int, cut: Cut) -> Tensor:
+        """Logits of the tokens from `start` on [tokens - start, vocabulary], each given those before it."""
+        hidden = self.subnetwork.prefill(self.as_inputs(ids), cut)[0, start - 1 : -1]
+        return self.subnetwork.head(hidden)
 
     def perplexity(self, text: str, mask: Mask | None = None, start: int = 1) -> float:
         """The exponential of the mean loss of a text's tokens from `start` on, under a mask or whole."""
@@ -349,50 +286,5 @@ class LanguageLab:
         if not continuation:
             return 1.0
         prompt = inputs["input_ids"][0].tolist()
-        with torch.inference_mode():
-            given = self.as_inputs([*prompt, *continuation])
-            hidden = self.subnetwork.prefill(given, cut)[0, len(prompt) - 1 : -1]
-            chosen = self.subnetwork.head(hidden).argmax(-1)
+        chosen = self._logits([*prompt, *continuation], len(prompt), cut).argmax(-1)
         return float((chosen == torch.tensor(continuation, device=chosen.device)).float().mean())
-
-    def _continuation(self, made: Generation) -> Continuation:
-        return Continuation(
-            text=self.tokenizer.decode(made.tokens[0], skip_special_tokens=True).strip(),
-            tokens=made.tokens[0],
-            prefill_ms=1e3 * made.prefill_seconds,
-            decode_ms=1e3 * made.decode_seconds,
-            steps=made.steps,
-            cache_bytes=made.cache_bytes,
-        )
-
-    def _calibration(self, texts: Sequence[str] | None = None) -> list[Inputs]:
-        texts = [passage.text for passage in load_passages()] if texts is None else texts
-        if not texts:
-            raise LabError(got="no text", allowed="at least one text", hint="pass a few dozen")
-        return [self.encode(text, chat=False) for text in texts]
-
-    def _now(self) -> float:
-        if self.anatomy.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-
-def mean_scores(scores: Sequence[Sensitivity]) -> Constant:
-    """The mean of scores, each text's scaled to the same sum of heads and neurons, so that none outweighs."""
-    scaled = [Sensitivity(s.heads / _size(s), s.blocks / _size(s), s.scorer, s.macs) for s in scores]
-    return Constant.of(Sensitivity.stack(scaled))
-
-
-def _size(scores: Sensitivity) -> Tensor:
-    return scores.flat().abs().sum().clamp(min=1e-30)
-
-
-def _end_ids(model: object, tokenizer: object) -> frozenset[int]:
-    """Tokens that end an answer: those of the generation configuration and the tokenizer's own."""
-    found: set[int] = set()
-    for given in (
-        getattr(getattr(model, "generation_config", None), "eos_token_id", None),
-        getattr(tokenizer, "eos_token_id", None),
-    ):
-        found |= {given} if isinstance(given, int) else set(given or ())
-    return frozenset(found)

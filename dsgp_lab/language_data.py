@@ -46,6 +46,11 @@ def load_passages() -> tuple[Passage, ...]:
     return _read("passages", lambda row: Passage(row["text"], *row["tags"]))
 
 
+def load_openers() -> tuple[Passage, ...]:
+    """The 64 beginnings of texts that a model writes on from, kinds taking turns while there are any."""
+    return _read("openers", lambda row: Passage(row["text"], *row["tags"]))
+
+
 def load_prompts() -> tuple[Prompt, ...]:
     """The 30 prompts, kinds taking turns."""
     return _read("prompts", lambda row: Prompt(row["prompt"], tuple(row["answers"]), *row["tags"]))

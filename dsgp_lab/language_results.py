@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dsgp_lab.cost import Macs
+from dsgp_lab.generation import Generation
 from dsgp_lab.mask import Mask
 from dsgp_lab.report import Report
 from dsgp_lab.sensitivity import Sensitivity
@@ -20,6 +22,19 @@ class Continuation:
     decode_ms: float
     steps: int
     cache_bytes: int
+
+    @staticmethod
+    def of(made: Generation, tokenizer: Any) -> Continuation:
+        """The continuation of a single prompt, in words."""
+        (tokens,) = made.tokens
+        return Continuation(
+            text=tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+            tokens=tokens,
+            prefill_ms=1e3 * made.prefill_seconds,
+            decode_ms=1e3 * made.decode_seconds,
+            steps=made.steps,
+            cache_bytes=made.cache_bytes,
+        )
 
     @property
     def rate(self) -> float:
@@ -62,7 +77,7 @@ class PrunedGeneration:
     def report(self) -> Report:
         """Everything in one table."""
         heads, blocks = self.mask.heads, self.mask.blocks
-        oracle = ", not charged: it reads the prompt with the whole model" if self.sensitivity.oracle else ""
+        oracle = ": it reads the prompt with the whole model" if self.sensitivity.oracle else ""
         own = self.macs.scorer / self.macs.dense
 
         def times(run: Continuation) -> str:
@@ -78,7 +93,7 @@ class PrunedGeneration:
             ("KV groups that ran", f"{int(heads.sum())} of {heads.numel()}"),
             ("neurons (blocks) that ran", f"{int(blocks.sum())} of {blocks.numel()}"),
             ("layer MACs that ran", f"{self.macs.kept / self.macs.dense:.3f} of dense, budget {self.keep:g}"),
-            ("scorer", f"{self.sensitivity.scorer}, {own:.2f} of the prompt's dense MACs{oracle}"),
+            ("scorer", f"{self.sensitivity.scorer}, {own:.2f} of the prompt's dense MACs, once{oracle}"),
             ("dense run", times(self.dense)),
             ("pruned run", times(self.pruned)),
             ("before it", f"score {self.score_ms:.0f}, plan {self.plan_ms:.0f}, cut {self.cut_ms:.0f} ms"),

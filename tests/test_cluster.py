@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dsgp_lab.cli import app
 from dsgp_lab.evaluate.cell import Cell, CellResult
 from dsgp_lab.evaluate.cell_files import read_cells
 from dsgp_lab.evaluate.cluster import cluster
+from dsgp_lab.evaluate.run_cell import run_cell
 from dsgp_lab.evaluate.sweep import sweep
 from dsgp_lab.evaluate.sweep_plan import plan_cells
 
@@ -49,12 +51,9 @@ def run_and_die_once(cell: Cell, notes: Path) -> CellResult:
     return result
 
 
-@pytest.fixture
-def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Two worker processes, of one thread each, and a data folder of cards."""
-    home = tmp_path / "data"
-    home.mkdir()
-    data_of_cards(home, monkeypatch, ("sst2", "mrpc"))
+@contextmanager
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of two processes of one thread each, which find this package and these tests."""
     paths = [str(Path(__file__).parent), *sys.path]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
     with distributed.LocalCluster(
@@ -66,6 +65,36 @@ def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         silence_logs=50,
     ) as made:
         yield made
+
+
+@pytest.fixture
+def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two workers and a data folder of cards."""
+    home = tmp_path / "data"
+    home.mkdir()
+    data_of_cards(home, monkeypatch, ("sst2", "mrpc"))
+    with two_workers(monkeypatch) as made:
+        yield made
+
+
+def test_real_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are loaded, pruned and evaluated in the workers, with the very results of this process."""
+    cells = plan_cells(
+        ["sst2"], ["frozen"], ("random", "router"), (0.5,), limit=8, split="teaching", say=silent
+    )
+    with two_workers(monkeypatch) as made, cluster(made.scheduler_address) as executor:
+        done = sweep(cells, tmp_path / "sweep", executor, say=silent)
+    assert {outcome.state for outcome in done.outcomes} == {"made"}
+    stored = {result.cell: result for result in read_cells(tmp_path / "sweep")}
+    assert set(stored) == set(cells)
+    assert [cell.method for cell in cells] == ["dense", "random", "router"]
+    for cell in cells:
+        mine, theirs = run_cell(cell).predictions, stored[cell].predictions
+        assert len(theirs) == 8
+        assert mine["idx"].tolist() == theirs["idx"].tolist()
+        for own, other in zip(mine["logits"], theirs["logits"], strict=True):
+            assert other == pytest.approx(own, abs=1e-4)
+    assert 0.3 < stored[cells[2]].predictions["share"].mean() < 0.7
 
 
 def test_a_killed_worker_costs_its_cell_and_nothing_else(workers: Any, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from dsgp_lab.cli import app
 from dsgp_lab.devices import check_device
 from dsgp_lab.evaluate.language import DYNAMIC, answers, evaluate_language
 from dsgp_lab.evaluate.language_speed import bench_language
-from dsgp_lab.language import LANGUAGE_SCORERS
 from dsgp_lab.language_data import Passage, Prompt, load_passages, load_prompts
 from dsgp_lab.language_models import has_language_model
+from dsgp_lab.language_policy import Policy
+from dsgp_lab.language_scorers import LANGUAGE_SCORERS
 from dsgp_lab.sensitivity import FirstOrder, lengths
 from dsgp_lab.sensitivity.first_order import gate_gradients
 from dsgp_lab.sensitivity.targets import prompt_loss
@@ -158,7 +159,7 @@ def test_a_static_mask_is_the_same_for_every_prompt(lab: LanguageLab) -> None:
         (lambda lab: lab.prune(TEXT, keep=1.5), "keep=1.5"),
         (lambda lab: lab.prune(TEXT, scorer="router"), "scorer='router'.*griffin"),
         (lambda lab: lab.prune(TEXT, chat=True), "no chat template"),
-        (lambda lab: lab.prune(TEXT, scope="head"), "scope='head'"),
+        (lambda lab: lab.prune(TEXT, policy=Policy("head")), "scope='head'"),
         (lambda lab: lab.generate(TEXT, max_new_tokens=600), "prompt and continuation together"),
         (lambda lab: lab.generate("film " * 600), "602 tokens"),
         (lambda lab: lab.perplexity("film", start=9), "start=9"),
@@ -168,7 +169,7 @@ def test_a_static_mask_is_the_same_for_every_prompt(lab: LanguageLab) -> None:
         (lambda lab: LanguageLab(_source(), dtype="int8"), "dtype='int8'"),
         (lambda lab: evaluate_language(lab, ["constant"]), "scorers constant"),
         (lambda lab: evaluate_language(lab, passages=PASSAGES[:2]), "2 passages"),
-        (lambda lab: bench_language(lab, new_tokens=1), "new_tokens=1"),
+        (lambda lab: bench_language(lab, new_tokens=(1,)), "new_tokens=\\(1,\\)"),
     ],
 )
 def test_mistakes(lab: LanguageLab, call: Any, message: str) -> None:
@@ -236,21 +237,26 @@ def test_the_evaluation_has_its_controls(lab: LanguageLab) -> None:
 
 
 def test_the_speed_table(lab: LanguageLab) -> None:
-    table = bench_language(lab, 0.8, prompt_tokens=8, new_tokens=4, rounds=5)
-    assert {row.variant for row in table.answer.rows} == {
-        "lean dense",
-        "cut",
-        "cut after a dense prefill",
-        "transformers dense",
-    }
+    table = bench_language(lab, 0.8, "wanda_sp", 8, (4, 6), rounds=5, transformers=True)
+    for answers_of in table.answers.values():
+        assert {row.variant for row in answers_of.rows} == {
+            "lean dense",
+            "cut after reading",
+            "scored before, cut",
+            "transformers dense",
+        }
+    assert tuple(table.answers) == (4, 6)
     assert (table.keep, table.units[0]) == (0.8, 1.0)
-    assert "decode: cut" in str(table)
+    taken = table.answers[4]["lean dense"].median_ms - table.prefill["lean dense"].median_ms
+    assert table.beyond_reading(4, "lean dense") == pytest.approx(4e3 / taken)
+    for part in ("decode: cut", "answer of 6: cut after reading"):
+        assert part in str(table)
     assert json.dumps(table.record())
 
 
 def test_attention_stays_whole_unless_it_is_cut(lab: LanguageLab) -> None:
     assert bool(lab.mask(TEXT, 0.7).heads.all())
-    assert not bool(lab.mask(TEXT, 0.3, scope="global", cut_attention=True).heads.all())
+    assert not bool(lab.mask(TEXT, 0.3, policy=Policy("global", cut_attention=True)).heads.all())
     with pytest.raises(
         LabError, match=r"keep=0\.3 with whole attention.*at least 0\.\d+ for 10 tokens.*cut_attention"
     ):

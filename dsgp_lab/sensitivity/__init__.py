@@ -10,8 +10,10 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.sensitivity.activation import ActivationNorm, Flap, WandaSp
 from dsgp_lab.sensitivity.base import Scorer, Sensitivity, UnitScores, lengths
 from dsgp_lab.sensitivity.first_order import FirstOrder, Fisher
-from dsgp_lab.sensitivity.griffin import Griffin
+from dsgp_lab.sensitivity.griffin import Griffin, ReadShares
 from dsgp_lab.sensitivity.leave_one_out import LeaveOneOut
+from dsgp_lab.sensitivity.probe import Probe
+from dsgp_lab.sensitivity.prompt_router import PromptRouter
 from dsgp_lab.sensitivity.references import Constant, Random
 
 __all__ = [
@@ -23,7 +25,10 @@ __all__ = [
     "Flap",
     "Griffin",
     "LeaveOneOut",
+    "Probe",
+    "PromptRouter",
     "Random",
+    "ReadShares",
     "Scorer",
     "Sensitivity",
     "UnitScores",

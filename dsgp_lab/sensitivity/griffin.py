@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,23 +38,36 @@ class Griffin(Scorer):
             """Squares [batch, tokens, units] -> their shares, summed over real tokens [batch, units]."""
             return (units / units.sum(-1, keepdim=True).clamp(min=1e-30) * real).sum(1)
 
-        heads = [shares(context.square().sum(-1)) for context in captures.contexts]
-        neurons = torch.stack([shares(active.square()) for active in captures.activations], dim=1)
+        heads = [shares(context.float().square().sum(-1)) for context in captures.contexts]
+        neurons = torch.stack([shares(active.float().square()) for active in captures.activations], dim=1)
         return UnitScores(torch.stack(heads, dim=1), anatomy.into_blocks(neurons).sum(-1), neurons)
-
-    @staticmethod
-    def of_prefill(anatomy: Anatomy, activations: Sequence[Tensor]) -> Sensitivity:
-        """The scores of one prompt from the activations of its prefill (`DecoderSubNetwork.prefill`).
-
-        activations: a layer [tokens, neurons], block by block. Cost: none of its own. KV groups are not
-        scored: all get 1.
-        """
-        squares = torch.stack([active.float().square() for active in activations])
-        neurons = (squares / squares.sum(-1, keepdim=True).clamp(min=1e-30)).sum(1)
-        blocks = neurons.unflatten(-1, (anatomy.num_blocks, anatomy.block_size)).sum(-1)
-        heads = torch.ones(1, anatomy.num_layers, anatomy.num_heads, device=blocks.device)
-        return Sensitivity(heads, blocks[None], "griffin", torch.zeros(1, dtype=torch.long), oracle=False)
 
     def macs(self, cost: CostModel, length: int) -> int:
         """One forward."""
         return cost.dense(length)
+
+
+class ReadShares:
+    """GRIFFIN's scores of one prompt as a by-product of reading it: a `Watch` of its prefill.
+
+    Cost: none of a run's own, a few operations a layer. KV groups are not scored: all get 1.
+    """
+
+    def __init__(self) -> None:
+        self._layers: list[Tensor] = []
+
+    def __call__(self, active: Tensor) -> None:
+        """Add up the shares of one layer's activated neurons [tokens, neurons]."""
+        squares = active.float().square()
+        self._layers.append(squares.sum(-1).clamp(min=1e-30).reciprocal() @ squares)
+
+    def neurons(self) -> Tensor:
+        """The sums of shares so far [layers, neurons], block by block."""
+        return torch.stack(self._layers)
+
+    def scores(self, anatomy: Anatomy) -> Sensitivity:
+        """The scores, once the whole model has read the prompt."""
+        neurons = self.neurons()
+        blocks = neurons.unflatten(-1, (anatomy.num_blocks, anatomy.block_size)).sum(-1)
+        heads = torch.ones(1, anatomy.num_layers, anatomy.num_heads, device=blocks.device)
+        return Sensitivity(heads, blocks[None], "griffin", torch.zeros(1, dtype=torch.long), oracle=False)

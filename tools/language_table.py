@@ -1,0 +1,52 @@
+"""Write the README's table of the language model from its results; or check that it is what they say.
+
+python tools/language_table.py            # write
+python tools/language_table.py --check    # exit 1 if the table is another
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dsgp_lab.evaluate.language_table import LanguageTable
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "<!-- language -->\n", "<!-- /language -->"
+HEADINGS = (
+    *("MACs", "GRIFFIN's own mask", "its static twin", "another prompt's mask", "gain on the twin, nats"),
+    *("best own mask", "best static mask"),
+)
+
+
+def section() -> str:
+    """A row for each budget: perplexities, and GRIFFIN's gain with its 95 % interval."""
+    table = LanguageTable.load(ROOT / "data" / "results" / "language" / "table.json")
+    lines = [HEADINGS, ("---",) * len(HEADINGS)]
+    for keep, own, static, _ in table.verdict().rows:
+        row = table.find("griffin", float(keep))
+        if row is None or row.static is None or row.gain is None:
+            continue
+        values = (f"{quality.perplexity:.2f}" for quality in (row.own, row.static, row.mismatched))
+        lines.append((keep, *values, "{:+.3f} ({:+.3f} to {:+.3f})".format(*row.gain), own, static))
+    dense = f"Perplexity of the whole model: {table.dense.perplexity:.2f}.\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + dense
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check; the exit code."""
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8")
+    before, rest = text.split(START)
+    written, after = rest.split(END)
+    if arguments == ["--check"]:
+        if written != section():
+            print(f"{readme.name}: the language model's table is not what its results say", file=sys.stderr)
+            return 1
+        return 0
+    readme.write_text(before + START + section() + END + after, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
