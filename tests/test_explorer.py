@@ -61,11 +61,12 @@ def test_dragging_redraws_the_cheap_parts_before_anything_is_run(lab: Lab, panel
     planned = plan_mask(scores, lab.cost, lengths(lab.encode([TEXT])), 0.3)
     assert same(panel.mask, planned)
     assert f"{100 * panel.planned.macs.share:.1f} %" in panel.face.html["macs"].value
-    crosses = [sum(panel.face.map.widget.data[number].marker.opacity) for number in (1, 3)]
-    assert crosses == [int((~planned.heads).sum()), int((~planned.blocks).sum())]
+    crosses = [int((~planned.heads).sum()), int((~planned.blocks).sum())]
+    assert panel.face.map.quick.value.count(":nth-child") == sum(crosses)
     assert "Measuring" in panel.face.html["time"].value
     assert panel.outcome is None
     assert panel.wait()
+    assert [sum(panel.face.map.figure.data[number].marker.opacity) for number in (1, 3)] == crosses
     assert panel.outcome is not None
     assert panel.face.html["prediction"].value != old
 

@@ -169,7 +169,7 @@ panel"""
 
 CROSSES = (
     "Array.from(document.querySelectorAll('.dsgp-map .points path'))"
-    ".filter(path => path.style.opacity !== '0').length"
+    ".filter(path => getComputedStyle(path).opacity !== '0').length"
 )
 WORDS = "document.querySelector('.dsgp-{name}').innerText"
 

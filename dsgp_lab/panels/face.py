@@ -13,7 +13,15 @@ import ipywidgets as w
 from dsgp_lab.edits import Counts, Unit
 from dsgp_lab.errors import LabError
 from dsgp_lab.exploration import CUT, Choice, Exploration, Outcome, Planned, Scored, shown_name
-from dsgp_lab.panels.controls import SHORT, LayerSliders, UnitChooser, button, stretching, wrapping
+from dsgp_lab.panels.controls import (
+    SHORT,
+    LayerSliders,
+    UnitChooser,
+    button,
+    close_all,
+    stretching,
+    wrapping,
+)
 from dsgp_lab.panels.unit_map import UnitMap, live
 from dsgp_lab.views import cards
 from dsgp_lab.views.style import shorten
@@ -146,8 +154,10 @@ class Face:
         if self.map is not None and self.map.fits(view):
             self.map.draw(view)
         else:
-            self.map = UnitMap(view, self._actions.on_toggle)
+            old, self.map = self.map, UnitMap(view, self._actions.on_toggle)
             self.map_box.children = (self.map.widget,)
+            if old is not None:
+                close_all(old.widget)
 
     def draw_plan(self, planned: Planned, choice: Choice) -> None:
         """Mask and operations: what follows a slider while it is dragged."""
@@ -159,9 +169,9 @@ class Face:
         )
 
     def settle(self, planned: Planned, choice: Choice) -> None:
-        """What can wait until the slider rests: layer sliders, and what hovering says."""
+        """What can wait until the slider rests: layer sliders, the figure itself, what hovering says."""
         assert self.map is not None
-        self.map.name_states(planned.mask)
+        self.map.settle(planned.mask)
         self.layers.show(planned.mask, choice.heads, choice.blocks)
 
     def draw_outcome(self, scored: Scored, outcome: Outcome, labels: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ipywidgets as w
 import numpy as np
 import plotly.graph_objects as go
 
@@ -14,19 +15,29 @@ from dsgp_lab.views.style import ORANGE
 from dsgp_lab.views.view import CONFIG, View
 
 KINDS: tuple[Kind, Kind] = ("head", "block")
+AXES = (("x", "y"), ("x2", "y2"))
 
 
 class UnitMap:
-    """A FigureWidget of `sensitivity_heatmap(..., mask_heads=..., mask_blocks=...)`.
+    """The figure of `sensitivity_heatmap(..., mask_heads=..., mask_blocks=...)`, as `widget`.
 
-    Traces: heads, their crosses, blocks, their crosses (as the view draws them), then the rings around units
-    that were changed by hand, heads and blocks. `clicked` is called with the unit under the pointer.
+    Traces of `figure`: heads, their crosses, blocks, their crosses (as the view draws them), then the rings
+    around units that were changed by hand, heads and blocks. `clicked` is called with the unit under the
+    pointer.
+
+    A FigureWidget draws everything anew for whatever changes, 50 ms: too slow for a slider that is dragged.
+    So `set_mask` shows and hides crosses by a style sheet in `quick`, and `settle`, called when the slider
+    rests, brings the figure itself up to it.
     """
 
     def __init__(self, view: View, clicked: Callable[[Unit], None]) -> None:
-        self.widget = live(view)
-        for number, axes in enumerate((("x", "y"), ("x2", "y2"))):
-            self.widget.add_scatter(
+        self.figure = live(view)
+        self.quick = w.HTML(layout=w.Layout(display="none"))
+        self.widget = w.Box([self.figure, self.quick])
+        self._scope = f"dsgp-map-{self.figure.model_id[:8]}"
+        self.widget.add_class(self._scope)
+        for number, axes in enumerate(AXES):
+            self.figure.add_scatter(
                 x=[],
                 y=[],
                 xaxis=axes[0],
@@ -41,7 +52,7 @@ class UnitMap:
                 hoverinfo="skip",
                 showlegend=False,
             )
-            self.widget.data[2 * number].on_click(self._on_click(KINDS[number], clicked))
+            self.figure.data[2 * number].on_click(self._on_click(KINDS[number], clicked))
             self._cross_all(number)
         self._selected: Unit | None = None
         self._flipped: tuple[Unit, ...] = ()
@@ -49,51 +60,64 @@ class UnitMap:
     def fits(self, view: View) -> bool:
         """Whether another view has the same units."""
         shapes = [
-            [np.shape(figure.data[number].z) for number in (0, 2)] for figure in (self.widget, view.figure)
+            [np.shape(figure.data[number].z) for number in (0, 2)] for figure in (self.figure, view.figure)
         ]
         return bool(shapes[0] == shapes[1])
 
     def draw(self, view: View) -> None:
         """Replace scores, scale, mask and title by those of another view of the same model."""
-        redraw(self.widget, view)
+        redraw(self.figure, view)
         for number in (0, 1):
             self._cross_all(number)
 
     def set_mask(self, mask: Mask, flipped: tuple[Unit, ...] = ()) -> None:
         """Cross out the units that do not run, and ring those that were changed by hand."""
-        with self.widget.batch_update():
-            for number, part in enumerate((mask.heads[0], mask.blocks[0])):
-                heat, crosses = self.widget.data[2 * number], self.widget.data[2 * number + 1]
-                crosses.marker.opacity = (~part).flatten().int().tolist()
-                if flipped == self._flipped:
-                    continue
-                mine = [unit for unit in flipped if unit.kind == KINDS[number]]
-                self.widget.data[4 + number].update(
+        self.quick.value = self._style(mask)
+        if flipped == self._flipped:
+            return
+        self._flipped = flipped
+        with self.figure.batch_update():
+            for number, kind in enumerate(KINDS):
+                heat = self.figure.data[2 * number]
+                mine = [unit for unit in flipped if unit.kind == kind]
+                self.figure.data[4 + number].update(
                     x=[heat.x[unit.number] for unit in mine], y=[heat.y[unit.layer] for unit in mine]
                 )
-        self._flipped = flipped
 
-    def name_states(self, mask: Mask) -> None:
-        """Say on hovering which units run. Dearer than the crosses, so left until a slider rests."""
-        with self.widget.batch_update():
+    def settle(self, mask: Mask) -> None:
+        """Bring the figure up to the mask: its crosses, and what hovering says."""
+        with self.figure.batch_update():
             for number, part in enumerate((mask.heads[0], mask.blocks[0])):
-                heat = self.widget.data[2 * number]
+                heat, crosses = self.figure.data[2 * number], self.figure.data[2 * number + 1]
+                crosses.marker.opacity = (~part).flatten().int().tolist()
                 extra = np.array(heat.customdata, dtype=object)
                 extra[:, :, 1] = np.where(part.numpy(), "kept", "pruned")
                 heat.customdata = extra.tolist()
+
+    def _style(self, mask: Mask) -> str:
+        """A style sheet that hides all crosses but those on units that do not run."""
+        rules = []
+        for axes, part in zip(AXES, (mask.heads[0], mask.blocks[0]), strict=True):
+            # the first scatter trace of the heat map's plot; its points stand in the order of the data
+            crosses = f".{self._scope} .subplot.{''.join(axes)} .scatterlayer .trace:first-child .points path"
+            pruned = (~part).flatten().nonzero()[:, 0].tolist()
+            shown = ",".join(f":nth-child({number + 1})" for number in pruned)
+            rules.append(f"{crosses}{{opacity:0!important}}")
+            rules.append(f"{crosses}:is({shown}){{opacity:1!important}}")
+        return f"<style>{''.join(rules)}</style>"
 
     def select(self, unit: Unit | None) -> None:
         """Frame a unit."""
         if unit == self._selected:
             return
         self._selected = unit
-        self.widget.layout.shapes = [] if unit is None else [_frame(unit)]
+        self.figure.layout.shapes = [] if unit is None else [_frame(unit)]
 
     def _cross_all(self, number: int) -> None:
         """Put a cross on every unit: which ones are seen is a matter of opacity, quick to change."""
-        heat, crosses = self.widget.data[2 * number], self.widget.data[2 * number + 1]
+        heat, crosses = self.figure.data[2 * number], self.figure.data[2 * number + 1]
         places = [(x, y) for y in heat.y for x in heat.x]
-        with self.widget.batch_update():
+        with self.figure.batch_update():
             crosses.update(x=[x for x, _ in places], y=[y for _, y in places])
 
     def _on_click(self, kind: Kind, clicked: Callable[[Unit], None]) -> Callable[..., None]:
