@@ -170,21 +170,21 @@ def language(
     import json
     from functools import partial
 
-    from dsgp_lab.evaluate.language import DYNAMIC, evaluate_language
+    from dsgp_lab.evaluate.language import evaluate_language
     from dsgp_lab.evaluate.language_speed import bench_language
     from dsgp_lab.evaluate.latency import threads as limited
     from dsgp_lab.evaluate.sweep_plan import listed, numbers
     from dsgp_lab.language_data import load_prompts
     from dsgp_lab.language_policy import Policy
 
-    names, budgets = listed(scorers) or DYNAMIC, numbers(keeps, float, "keeps")
+    names, budgets = listed(scorers), numbers(keeps, float, "keeps")
     with limited(threads):
         lab = _language_lab(model, device, dtype)
         table: Any
         if speed:
-            sizes, rival = numbers(new_tokens, int, "new-tokens"), names[0] if rivals else None
+            sizes, rival = numbers(new_tokens, int, "new-tokens"), (names or ("griffin",))[0]
             settings: dict[str, Any] = {"rounds": rounds, "num_threads": threads, "transformers": rivals}
-            table = bench_language(lab, budgets[-1], rival, new_tokens=sizes, **settings)
+            table = bench_language(lab, budgets[-1], rival if rivals else None, new_tokens=sizes, **settings)
         else:
             prompts = load_prompts() if answers else ()
             policy: Any = Policy(scope, cut_attention, repair)  # type: ignore[arg-type]

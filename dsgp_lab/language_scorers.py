@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -32,6 +33,9 @@ LANGUAGE_SCORERS = (
 )
 """Names of scorers for prompts; `first_order` takes the prompt's own loss."""
 
+DYNAMIC = tuple(name for name in LANGUAGE_SCORERS if name != "constant")
+"""Scorers that look at the prompt (and random); the constant one is their static twin."""
+
 
 def prompt_scorer(
     lab: LanguageLab, scorer: str | Scorer, calibration: Sequence[Inputs] | None = None
@@ -60,15 +64,26 @@ def prompt_scorer(
     return make_scorer(scorer)
 
 
+def dynamic_scorers(name: str) -> tuple[str, ...]:
+    """Scorers of a language model that look at the prompt, and random; the router only where there is one."""
+    has_router = name == LANGUAGE_MODEL and router_file().is_file()
+    return tuple(each for each in DYNAMIC if each != "router" or has_router)
+
+
 def load_prompt_router(name: str) -> PromptRouter:
     """The trained router of a language model; LabError where there is none."""
-    if name != LANGUAGE_MODEL:
+    if name != LANGUAGE_MODEL or not router_file().is_file():
         raise LabError(
-            got=f"scorer='router' for {name!r}",
-            allowed=f"the router of {LANGUAGE_MODEL}, or a PromptRouter of your own model",
+            got=f"scorer='router' for {name!r}, which has none",
+            allowed=f"the router of {LANGUAGE_MODEL}, once trained, or a PromptRouter of your own model",
             hint="train one with dsgp-lab train-prompt-router, and pass PromptRouter.load(path)",
         )
-    return PromptRouter.load(data_folder() / "language" / "router.safetensors")
+    return PromptRouter.load(router_file())
+
+
+def router_file() -> Path:
+    """Where the trained router of the embedded language model lies."""
+    return data_folder() / "language" / "router.safetensors"
 
 
 def mean_scores(scores: Sequence[Sensitivity]) -> Constant:

@@ -23,14 +23,11 @@ from dsgp_lab.evaluate.latency import machine
 from dsgp_lab.language import LanguageLab
 from dsgp_lab.language_data import Passage, Prompt, load_passages, load_prompts
 from dsgp_lab.language_policy import GRIFFINS_OWN, Policy
-from dsgp_lab.language_scorers import LANGUAGE_SCORERS, layer_means, mean_scores, prompt_scorer
+from dsgp_lab.language_scorers import DYNAMIC, dynamic_scorers, layer_means, mean_scores, prompt_scorer
 from dsgp_lab.mask import Mask
 from dsgp_lab.packed_decoder import Means
 from dsgp_lab.plan import check_keep
 from dsgp_lab.sensitivity import Scorer, Sensitivity
-
-DYNAMIC = tuple(name for name in LANGUAGE_SCORERS if name != "constant")
-"""Scorers that look at the prompt (and random); the constant one is their static twin."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class _Half:
 
 def evaluate_language(
     lab: LanguageLab,
-    scorers: Sequence[str] = DYNAMIC,
+    scorers: Sequence[str] | None = None,
     keeps: Sequence[float] = (0.8, 0.7, 0.6),
     policy: Policy = GRIFFINS_OWN,
     passages: Sequence[Passage] | None = None,
@@ -55,12 +52,13 @@ def evaluate_language(
     out: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> LanguageTable:
-    """Evaluate scorers at budgets, each beside its static twin and mismatched masks.
+    """Evaluate scorers (all that the model has) at budgets, each beside static twin and mismatched masks.
 
     `prompts` are answered too, with the own mask of each. With `out`, a JSON file, the table is saved after
     every row, and rows that are there already are not measured again. Raises LabError for unknown names or
     budgets, for fewer than three passages, and for a file that was made from something else.
     """
+    scorers = dynamic_scorers(lab.name) if scorers is None else scorers
     unknown = [name for name in scorers if name not in DYNAMIC]
     if unknown or not scorers:
         raise LabError(
