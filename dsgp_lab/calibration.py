@@ -29,7 +29,7 @@ from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.packed import runs
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 
 if TYPE_CHECKING:
     from dsgp_lab.anatomy import Inputs
@@ -99,8 +99,8 @@ class CostPoint:
         return self.fixed + heads * self.head + blocks * self.block + extra * self.run
 
 
-@dataclass(frozen=True)
-class CostTable:
+@dataclass(frozen=True, repr=False)
+class CostTable(Reported):
     """Measured costs of one model's units on one machine, over batch x length."""
 
     machine: Machine
@@ -142,15 +142,6 @@ class CostTable:
             f" measured in {self.seconds:.0f} s.",
         )
         return Report("Cost table of this machine", rows, header, notes)
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
     def save(self, path: Path | None = None) -> Path:
         """Write as JSON, by default into the user's cache folder, and return where."""

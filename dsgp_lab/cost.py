@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 
 if TYPE_CHECKING:
     from dsgp_lab.anatomy import Anatomy
@@ -79,8 +79,8 @@ class CostModel:
         return heads * self.head(lengths) + blocks * self.block(lengths)
 
 
-@dataclass(frozen=True)
-class Macs:
+@dataclass(frozen=True, repr=False)
+class Macs(Reported):
     """MACs of one pruned run beside the dense one, all at the input's real length.
 
     >>> macs = Macs(kept=150, dense=300, scorer=3, charged=True)
@@ -112,12 +112,3 @@ class Macs:
             ),
             header=("", "MACs", "of dense"),
         )
-
-    def __str__(self) -> str:
-        """A small text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()

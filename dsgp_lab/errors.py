@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class LabError(ValueError):
     """A mistake that the user can mend.
@@ -15,3 +17,13 @@ class LabError(ValueError):
     def __init__(self, *, got: str, allowed: str, hint: str) -> None:
         self.got, self.allowed, self.hint = got, allowed, hint
         super().__init__(f"Got {got}. Allowed: {allowed}. Next: {hint}.")
+
+
+def shown_path(path: Path | str) -> str:
+    """A path as a user would write it: from the folder at hand, or as it is where it lies elsewhere.
+
+    >>> shown_path(Path.cwd() / "runs" / "sweep"), shown_path("runs/sweep"), shown_path("/no/such/place")
+    ('runs/sweep', 'runs/sweep', '/no/such/place')
+    """
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 
 if TYPE_CHECKING:
     from dsgp_lab.results import Text
@@ -24,8 +24,8 @@ MOST = 400
 """Inputs of one gallery: more could not be told apart in a figure."""
 
 
-@dataclass(frozen=True, eq=False)
-class Gallery:
+@dataclass(frozen=True, eq=False, repr=False)
+class Gallery(Reported):
     """Masks of many inputs under one budget.
 
     mask: batch of the inputs; lengths [inputs] in tokens; labels: what the dense model predicts, as text;
@@ -120,15 +120,6 @@ class Gallery:
                 ),
             ),
         )
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
     def _strip(self, colour: Colour) -> Sequence[str | int]:
         strips: dict[str, Sequence[str | int]] = {

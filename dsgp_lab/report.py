@@ -61,3 +61,25 @@ class Report:
         )
 
     _repr_html_ = html
+
+
+class Reported:
+    """What a result with a `report()` is printed as: text in a terminal, HTML in a notebook.
+
+    A dataclass that inherits this says `repr=False`, or it would print its fields instead.
+    """
+
+    def report(self) -> Report:
+        """The result as a table."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        """A text table."""
+        return self.report().text()
+
+    def __repr__(self) -> str:
+        """The same."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return self.report().html()

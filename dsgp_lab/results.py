@@ -13,7 +13,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
 from dsgp_lab.pruner import Timings
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.sensitivity import Sensitivity
 from dsgp_lab.sensitivity.targets import label_margin, margin
 
@@ -76,8 +76,8 @@ class Prediction:
         return f"{self.label} ({self.probabilities[self.index]:.3f}), margin {self.margin:.2f}"
 
 
-@dataclass(frozen=True, eq=False)
-class PrunedRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class PrunedRun(Reported):
     """One text through the whole line: scores, mask, the cut model's prediction, beside the dense one.
 
     sensitivity and mask are batches of 1: heads [1, layers, heads], blocks [1, layers, blocks].
@@ -135,22 +135,13 @@ class PrunedRun:
         )
         return Report("Pruned run", rows, notes=self.notices)
 
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
-
 
 def _budget(keep: float | LatencyBudget) -> str:
     return f"at most {keep}" if isinstance(keep, LatencyBudget) else f"{keep:g}"
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Reported):
     """Two texts under one budget: how far their masks agree, and what happens when they are swapped.
 
     overlap is the share of units that both run among those that either runs (Jaccard index);
@@ -207,12 +198,3 @@ class Comparison:
             f" {self.rank_correlation:.2f}.",
         )
         return Report("Two texts under one budget", rows, ("", "a", "b"), notes)
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()

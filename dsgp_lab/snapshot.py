@@ -14,9 +14,10 @@ import torch
 
 from dsgp_lab.edits import Unit
 from dsgp_lab.errors import LabError
-from dsgp_lab.exploration import Choice, Planned, shown_name
+from dsgp_lab.exploration import shown_name
+from dsgp_lab.exploration_results import Choice, Planned
 from dsgp_lab.mask import Mask
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.results import Prediction
 from dsgp_lab.sensitivity import Sensitivity
 
@@ -28,8 +29,8 @@ FORMAT = "dsgp-lab explorer 1"
 SCRIPT_ID = "dsgp-lab-state"
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
+@dataclass(frozen=True, eq=False, repr=False)
+class Snapshot(Reported):
     """A saved state: what was set, the scores and the mask, both predictions.
 
     model: SHA-256 of the checkpoint's files by name, {} for a model of one's own. `explore()` opens it again.
@@ -140,15 +141,6 @@ class Snapshot:
             ("pruned prediction", repr(self.prediction)),
         )
         return Report("Saved state", rows)
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def snapshot_of(lab: Lab, choice: Choice, planned: Planned, dense: Prediction, cut: Prediction) -> Snapshot:

@@ -13,7 +13,8 @@ from toys import save_toy
 
 from dsgp_lab import Lab, LabError, Mask, gated, plan_mask
 from dsgp_lab.edits import Unit, edit_mask
-from dsgp_lab.exploration import Choice, Exploration
+from dsgp_lab.exploration import Exploration
+from dsgp_lab.exploration_results import Choice
 from dsgp_lab.panels import Explorer
 from dsgp_lab.sensitivity import lengths
 from dsgp_lab.sensitivity.targets import margin

@@ -451,7 +451,7 @@ def test_embedded_model(sst2: Lab) -> None:
 
 
 def test_calibrated_scorers_of_the_embedded_model(sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsgp_lab.lab.CALIBRATION", 16)
+    monkeypatch.setattr("dsgp_lab.classifier.CALIBRATION", 16)
     sample = load_teaching("sst2").sample(16)
     expected = sst2.sensitivity([text for (text,) in sample.texts])
     constant = sst2.scorer("constant")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dsgp_lab.exploration import Cancelled
+from dsgp_lab.exploration_results import Cancelled
 from dsgp_lab.panels import Worker
 
 

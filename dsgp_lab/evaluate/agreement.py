@@ -8,12 +8,12 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.sensitivity import Sensitivity
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(Reported):
     """Per input: Spearman's rho, Kendall's tau-b, and the recall of the truth's bottom `k` units.
 
     Recall: of the k units that matter least in truth, the share that is among the estimate's k lowest.
@@ -36,15 +36,6 @@ class Agreement:
         )
         note = f"Mean of {len(self.spearman)} inputs; recall by chance is {self.k / self.units:.3f}."
         return Report(f"{self.scorer} against leave-one-out", rows, notes=(note,))
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def rank_agreement(estimate: Sensitivity, truth: Sensitivity, bottom: float = 0.25) -> Agreement:

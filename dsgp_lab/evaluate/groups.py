@@ -13,13 +13,13 @@ from scipy.stats import pearsonr, rankdata
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.statistics import bootstrap_mean
 from dsgp_lab.mask import Mask
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 
 SHUFFLES = 500
 
 
-@dataclass(frozen=True, eq=False)
-class KeepRates:
+@dataclass(frozen=True, eq=False, repr=False)
+class KeepRates(Reported):
     """How often each unit runs, group by group.
 
     names and counts [groups]; heads [groups, layers, heads] and blocks [groups, layers, blocks] are shares of
@@ -65,23 +65,14 @@ class KeepRates:
         note = f"{sum(self.counts)} inputs in {len(self.names)} groups; spread: variance, mean over units."
         return Report("Masks by group", rows, notes=(note,))
 
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
-
     def _unit(self, place: int) -> str:
         kind, part = ("head", self.heads) if place < self.heads[0].size else ("block", self.blocks)
         layer, unit = divmod(place - (0 if kind == "head" else self.heads[0].size), part.shape[2])
         return f"{kind} {layer}/{unit}"
 
 
-@dataclass(frozen=True, eq=False)
-class GroupMeans:
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupMeans(Reported):
     """A number's mean in each group with its 95 % bootstrap interval: names, counts, mean, low, high."""
 
     what: str
@@ -103,15 +94,6 @@ class GroupMeans:
             for i in np.argsort(-self.mean, kind="stable")
         )
         return Report(f"{self.what}, by group", rows, ("", "inputs", "mean", "95 %"))
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.sensitivity import Sensitivity
 
 
-@dataclass(frozen=True)
-class Headroom:
+@dataclass(frozen=True, repr=False)
+class Headroom(Reported):
     """Shares of the variance of normalised scores, and how well the mean ranks single inputs.
 
     unit: explained by which unit it is (the main effect); interaction: unit x input, the rest;
@@ -41,15 +41,6 @@ class Headroom:
             f" {self.mean_rank_correlation:.3f}."
         )
         return Report(f"Variance of {self.scorer} scores explained by", rows, notes=(note,))
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def split_variance(scores: np.ndarray) -> tuple[float, float]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 
 AGAIN = "again"
 RESAMPLES = 2000
@@ -55,8 +55,8 @@ class LatencyRatio:
         return not self.ci_low <= 1 <= self.ci_high
 
 
-@dataclass(frozen=True)
-class LatencyTable:
+@dataclass(frozen=True, repr=False)
+class LatencyTable(Reported):
     """All variants of one measurement; `control` is the baseline against itself.
 
     batch: inputs a run; tokens: median of their real tokens, padded: of the columns that a run is given.
@@ -135,15 +135,6 @@ class LatencyTable:
             }
             for row in self.rows
         ]
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def measure_latency(

@@ -29,7 +29,7 @@ from dsgp_lab.models import load_task_model
 from dsgp_lab.own_data import OwnData, Quoting, read_own
 from dsgp_lab.plan import check_keep
 from dsgp_lab.regimes import Regime, Trained, load_trained
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.tasks import Examples, load_examples, load_teaching, metrics
 from dsgp_lab.training.router_data import labelled_batches, long_sample
 
@@ -40,8 +40,8 @@ FEW = 30
 """Below this many examples, percentile intervals of the bootstrap are clearly too narrow."""
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Reported):
     """What a method does on labelled examples, beside the task's dense checkpoint.
 
     metrics maps each of the task's metrics, the main one first, to its values for dense and pruned model;
@@ -121,15 +121,6 @@ class Evaluation:
         )
         title = f"{self.task}, {self.examples.source}: {self.method}, weights {self.regime}"
         return Report(title, rows, ("", DENSE, "pruned"), notes)
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
     def save_predictions(self, path: Path | str) -> None:
         """Write one row an example as CSV: texts, label, dense and pruned prediction, share of MACs.

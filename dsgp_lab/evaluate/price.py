@@ -12,7 +12,7 @@ from torch import Tensor
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import plan_mask
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.results import Text
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths
@@ -83,8 +83,8 @@ def prices(margins: Tensor, budgets: Sequence[float] = BUDGETS, share: float = 0
     return torch.tensor(budgets)[holds.argmax(1)]
 
 
-@dataclass(frozen=True)
-class WordPrices:
+@dataclass(frozen=True, repr=False)
+class WordPrices(Reported):
     """What each word adds to a text's price: price of the whole text, and without each word in turn."""
 
     text: str
@@ -102,15 +102,6 @@ class WordPrices:
         )
         header = ("without", "price", "the word's share", "dense margin")
         return Report(f"Price of the text: {self.price:.2f} of the MACs", rows, header)
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def word_prices(lab: Lab, text: str, scorer: str | Scorer = "first_order") -> WordPrices:

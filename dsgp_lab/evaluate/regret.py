@@ -20,7 +20,7 @@ from dsgp_lab.evaluate.statistics import bootstrap_mean
 from dsgp_lab.gates import Gates, gated
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.sensitivity import lengths
 
 ROUNDS = 24
@@ -28,8 +28,8 @@ CANDIDATES = 48
 """Units that a round after the first one tries."""
 
 
-@dataclass(frozen=True, eq=False)
-class Regret:
+@dataclass(frozen=True, eq=False, repr=False)
+class Regret(Reported):
     """Divergence from the dense output of each method [inputs], and its excess over the reference's."""
 
     reference: str
@@ -51,15 +51,6 @@ class Regret:
             rows.append((name, mean, f"{each.mean():.4f}", f"{low:.4f} to {high:.4f}"))
         note = f"{len(base)} inputs; intervals over inputs, paired."
         return Report("Regret", tuple(rows), ("mask", "divergence", "regret", "95 %"), (note,))
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def regret(divergence: Mapping[str, np.ndarray], reference: str) -> Regret:

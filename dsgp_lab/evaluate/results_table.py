@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsgp_lab.errors import LabError
+from dsgp_lab.errors import LabError, shown_path
 from dsgp_lab.evaluate.cell_files import RECORD, read_cells
 from dsgp_lab.evaluate.methods import DENSE
 from dsgp_lab.evaluate.results_report import average_report, knowledge_report, readme, reports, task_report
@@ -66,7 +66,7 @@ class Results:
                 "which does not exist" if not (home / ROWS).exists() else f"which cannot be read ({error})"
             )
             raise LabError(
-                got=f"{home / ROWS}, {reason}",
+                got=f"{shown_path(home / ROWS) if folder else f'data/results/{ROWS}'}, {reason}",
                 allowed="a results table and its averages",
                 hint="run dsgp-lab sweep --out runs/sweep, then dsgp-lab results --from runs/sweep --write",
             ) from None

@@ -14,7 +14,7 @@ from dsgp_lab.anatomy import Inputs
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.results import Prediction, Text
 from dsgp_lab.router import Planner, Router
 from dsgp_lab.sensitivity import lengths
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 How = Literal["hide", "remove"]
 
 
-@dataclass(frozen=True, eq=False)
-class Switches:
+@dataclass(frozen=True, eq=False, repr=False)
+class Switches(Reported):
     """A text under a router, and variants of it: what the change of each variant switches.
 
     names [variants]; mask is the text's own, a batch of 1, masks [variants] those of the variants; change
@@ -77,22 +77,13 @@ class Switches:
         note = f"Budget {self.keep:g}; logit change: mean size over all units."
         return Report("What each change switches", tuple(rows), header, (note,))
 
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
-
     @property
     def _own(self) -> Mask:
         return self.mask[[0] * len(self.names)]
 
 
-@dataclass(frozen=True)
-class WordEffects:
+@dataclass(frozen=True, repr=False)
+class WordEffects(Reported):
     """How many units each word switches when it is left out, over many texts.
 
     switched: word in lower case -> a number for each time it occurs; punctuation is among the words.
@@ -114,15 +105,6 @@ class WordEffects:
         rows.append(("(all words)", str(total), f"{self.mean():.1f}"))
         note = f"Words that occur at least {least} times, the {len(top)} strongest."
         return Report("Units that a word switches", tuple(rows), ("word", "times", "mean units"), (note,))
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def word_effects(found: Sequence[Switches]) -> WordEffects:

@@ -11,7 +11,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.methods import DENSE, ROUTER_METHOD, TWIN, check_method
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
 from dsgp_lab.regimes import REGIMES
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +53,8 @@ class Verdict:
         return f"{self.regime} at {self.keep:g}: {self.answer}, {points}, {tasks}"
 
 
-@dataclass(frozen=True)
-class Verdicts:
+@dataclass(frozen=True, repr=False)
+class Verdicts(Reported):
     """One question, answered for every regime and budget that there are results for."""
 
     question: str
@@ -80,15 +80,6 @@ class Verdicts:
         header = ("regime", "budget", "MACs", "points [95 %]", "tasks", "answer")
         note = "Undecided: the interval reaches to both sides."
         return Report(self.question, rows, header, (note,))
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def judge(low: float, high: float, limit: float = 0.0) -> Answer:
@@ -180,8 +171,8 @@ def mean_gain(rows: pd.DataFrame, rival: Rival) -> tuple[float, float, float, in
     return value, value - half, value + half, len(by_task)
 
 
-@dataclass(frozen=True)
-class Savings:
+@dataclass(frozen=True, repr=False)
+class Savings(Reported):
     """The smallest budget at which each regime and method surely loses less than `limit` points, or None."""
 
     limit: float
@@ -195,15 +186,6 @@ class Savings:
         )
         title = f"Smallest budget with a mean loss below {self.limit:g} for sure"
         return Report(title, rows, ("regime", "method", "share of MACs", "points lost [95 %]", "tasks"))
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def savings(

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from dsgp_lab.edits import Counts, Unit, check_unit
 from dsgp_lab.errors import LabError
-from dsgp_lab.exploration import Choice, Exploration, Outcome, Planned, Scored
+from dsgp_lab.exploration import Exploration
+from dsgp_lab.exploration_results import Choice, Outcome, Planned, Scored
 from dsgp_lab.mask import Mask
 from dsgp_lab.panels.controls import close_all
+from dsgp_lab.panels.explorer_views import about_scorer, mask_view, unit_view
 from dsgp_lab.panels.face import Actions, Face, model_name
 from dsgp_lab.panels.worker import Worker
 from dsgp_lab.results import Text
 from dsgp_lab.sensitivity import Sensitivity
-from dsgp_lab.views import attention_map, neuron_bars, sensitivity_heatmap
 from dsgp_lab.views.view import View
 
 if TYPE_CHECKING:
@@ -138,17 +139,7 @@ class Explorer:
         """The heat maps with the mask as a figure; None while scoring."""
         if self.scored is None or self.planned is None:
             return None
-        scores, mask = self.planned.sensitivity, self.planned.mask
-        text = self.scored.text
-        return sensitivity_heatmap(
-            scores.heads[0],
-            scores.blocks[0],
-            mask_heads=mask.heads[0],
-            mask_blocks=mask.blocks[0],
-            title=text if isinstance(text, str) else " / ".join(text),
-            unit=f"{self.choice.scorer.replace('_', ' ')} score",
-            signed=bool((scores.heads < 0).any() or (scores.blocks < 0).any()),
-        )
+        return mask_view(self.choice, self.scored, self.planned)
 
     def __repr__(self) -> str:
         """What is shown, in words."""
@@ -268,7 +259,7 @@ class Explorer:
             outcome = self.exploration.run(choice, scored, planned.mask, unit)
             if unit is None or self._drawn == (scored, unit):
                 return outcome, None
-            return outcome, self._inside(choice, scored, unit)
+            return outcome, unit_view(self.exploration, choice, scored, unit)
 
         def done(result: tuple[Outcome, View | None]) -> None:
             self.outcome, inside = result
@@ -295,25 +286,9 @@ class Explorer:
             self.latency = table
             more = seconds < LATER_SECONDS
             self.face.draw_time(
-                table, "Measuring more rounds..." if more else _about_scorer(choice, scored, planned)
+                table, "Measuring more rounds..." if more else about_scorer(choice, scored, planned)
             )
             if more:
                 self._measure(LATER_SECONDS)
 
         self._worker.submit(job, done, self.face.fail)
-
-    def _inside(self, choice: Choice, scored: Scored, unit: Unit) -> View:
-        """What a head attends to, or a block's neurons."""
-        if unit.kind == "head":
-            weights = self.exploration.attention(choice, scored, unit)
-            return attention_map(weights, scored.tokens, layer=unit.layer, head=unit.number)
-        values, ids = self.exploration.neurons(choice, scored, unit)
-        slope = "d margin / d gate"
-        return neuron_bars(values, layer=unit.layer, block=unit.number, ids=ids, order="sorted", unit=slope)
-
-
-def _about_scorer(choice: Choice, scored: Scored, planned: Planned) -> str:
-    """What the measured time holds of the scorer's own."""
-    if scored.sensitivity is None:
-        return "Without the router." if choice.edited else "The decisions of the router are part of it."
-    return f"Scoring took {1e3 * planned.sensitivity.seconds:.0f} ms more, once, not counted here."

@@ -12,7 +12,8 @@ import ipywidgets as w
 
 from dsgp_lab.edits import Counts, Unit
 from dsgp_lab.errors import LabError
-from dsgp_lab.exploration import CUT, Choice, Exploration, Outcome, Planned, Scored, shown_name
+from dsgp_lab.exploration import CUT, Exploration, shown_name
+from dsgp_lab.exploration_results import Choice, Outcome, Planned, Scored
 from dsgp_lab.panels.controls import (
     SHORT,
     LayerSliders,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dsgp_lab.exploration import Cancelled
+from dsgp_lab.exploration_results import Cancelled
 
 JOIN_SECONDS = 1.0
 """Longest that closing waits for a running job."""
