@@ -56,7 +56,7 @@ class Machine:
     @staticmethod
     def of(subnetwork: SubNetwork) -> Machine:
         """The machine at hand, with the threads that torch uses now."""
-        weight = subnetwork.packed[0].ffn.weight
+        weight = subnetwork.packed[0].ffn.out_weight
         shape = CostModel.of(subnetwork.anatomy)
         return Machine(
             device=device_name(weight.device),

@@ -28,7 +28,7 @@ class CopyStatistics:
     limit_bytes: int
 
 
-@dataclass
+@dataclass(slots=True)
 class _Entry(Generic[Copy]):
     copy: Copy
     size: int
@@ -52,20 +52,29 @@ class Copies(Generic[Copy]):
         self.limit_bytes = limit_bytes
         self._copies: dict[Hashable, _Entry[Copy]] = {}
         self._uses: dict[Hashable, int] = {}
-        self._found = self._made = 0
+        self._found = self._made = self._held = 0
         self._lock = Lock()
 
-    def get(self, key: Hashable, size_bytes: Callable[[], int], make: Callable[[], Copy]) -> Copy | None:
-        """The key's copy, made now if it is due; None if it has none yet. Threads may share it."""
+    def find(self, key: Hashable) -> Copy | None:
+        """The key's copy if there is one; else nothing is counted or made. Threads may share it."""
         entry = self._copies.get(key)
         if entry is None:
-            with self._lock:
-                return self._missed(key, size_bytes, make)
+            return None
         entry.uses += 1
         self._found += 1
         return entry.copy
 
+    def get(self, key: Hashable, size_bytes: Callable[[], int], make: Callable[[], Copy]) -> Copy | None:
+        """The key's copy, made now if it is due; None if it has none yet. Threads may share it."""
+        found = self.find(key)
+        if found is None:
+            with self._lock:
+                found = self._missed(key, size_bytes, make)
+        return found
+
     def _missed(self, key: Hashable, size_bytes: Callable[[], int], make: Callable[[], Copy]) -> Copy | None:
+        if key in self._copies:  # another thread has made it in between
+            return self.find(key)
         uses = self._uses[key] = self._uses.get(key, 0) + 1
         if uses < 2:
             if len(self._uses) > COUNTED:
@@ -76,30 +85,28 @@ class Copies(Generic[Copy]):
             return None
         self._copies[key] = _Entry(make(), size, self._uses.pop(key))
         self._made += 1
+        self._held += size
         return self._copies[key].copy
 
     def statistics(self) -> CopyStatistics:
         """What the cache has done so far."""
-        return CopyStatistics(self._found, self._made, self._held(), self.limit_bytes)
+        return CopyStatistics(self._found, self._made, self._held, self.limit_bytes)
 
     def clear(self) -> None:
         """Forget all copies and counts."""
         self.__init__(self.limit_bytes)  # type: ignore[misc]
 
-    def _held(self) -> int:
-        return sum(entry.size for entry in self._copies.values())
-
     def _make_room(self, size: int, uses: int) -> bool:
         """Drop less used copies until so many bytes fit; False, and nothing dropped, if they would not."""
-        least_used = sorted(self._copies.items(), key=lambda item: item[1].uses)
-        dropped: list[Hashable] = []
-        free = self.limit_bytes - self._held()
-        while free < size:
-            key, entry = least_used[len(dropped)]
-            if entry.uses >= uses:
-                return False
-            dropped.append(key)
-            free += entry.size
-        for key in dropped:
-            self._uses[key] = self._copies.pop(key).uses
+        free = self.limit_bytes - self._held
+        if free >= size:
+            return True
+        less_used = [item for item in self._copies.items() if item[1].uses < uses]
+        if free + sum(entry.size for _, entry in less_used) < size:
+            return False
+        for key, entry in sorted(less_used, key=lambda item: item[1].uses):
+            if free < size:
+                self._uses[key] = self._copies.pop(key).uses
+                self._held -= entry.size
+                free += entry.size
         return True

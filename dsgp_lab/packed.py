@@ -3,22 +3,30 @@
 Query, key and value columns lie head by head, neuron columns block by block, and all matrices are stored
 [in, out], so that the units kept in a layer are a few *runs* of neighbouring columns (rows, on the way out).
 A run is a view and costs no copy; a mask that comes again gets a copy of its own (see `copies`).
+Columns are stored in *groups* of a few units, each a matrix of its own: its rows are short, so that less is
+fetched in vain. A run ends where its group ends.
 The views of each possible run are made beforehand: at these sizes, making them anew for every mask costs
 as much as several products.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import combinations, groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import GELUActivation
 
 from dsgp_lab.anatomy import Anatomy, LayerParts
 from dsgp_lab.copies import Copies
+
+Kept = tuple[bool, ...]
+"""Which units of a part run."""
 
 Run = tuple[int, int]
 """First unit and the one after the last."""
@@ -29,49 +37,77 @@ STRIDE_PADDING = 16
 Measured in float32 on one thread, together with the layout [in, out]: the dense run took 0.94 of the time
 at 25 tokens and 0.90 at 128."""
 
+GROUP_COLUMNS = 768
+"""Most columns in a group. Measured in float32 on one thread, weights not in the cache, two groups of 6 heads
+or blocks against one of 12: the dense products took 0.94 of the time at 25 tokens and 0.99 at 128, those of a
+random half of the units 0.89 and 0.98. Groups of 3 or 4 made the dense run slower at 128 tokens."""
+
 VIEWS_BEFOREHAND = 32
-"""Parts of up to this many units have all their views made beforehand (n (n + 1) / 2 of them)."""
+"""Groups of up to this many units have all their views made beforehand (n (n + 1) / 2 of them)."""
 
 
 @lru_cache(maxsize=4096)
-def runs(kept: tuple[bool, ...]) -> tuple[Run, ...]:
-    """Neighbouring kept units as half-open intervals.
+def runs(kept: Kept, group: int | None = None) -> tuple[Run, ...]:
+    """Neighbouring kept units as half-open intervals, none of which crosses a multiple of `group`.
 
     >>> runs((True, True, False, True))
     ((0, 2), (3, 4))
+    >>> runs((True, True, True, False), group=2)
+    ((0, 2), (2, 3))
     >>> runs((False, False))
     ()
     """
-    found, position = [], 0
-    for keep, same in groupby(kept):
-        length = sum(1 for _ in same)
-        if keep:
-            found.append((position, position + length))
-        position += length
+    group = group or len(kept) or 1
+    found = []
+    for first in range(0, len(kept), group):
+        position = first
+        for keep, same in groupby(kept[first : first + group]):
+            length = sum(1 for _ in same)
+            if keep:
+                found.append((position, position + length))
+            position += length
     return tuple(found)
 
 
+def group_size(units: int, columns: int) -> int:
+    """Units in each group, if a unit has so many columns; the last group may have fewer.
+
+    >>> group_size(12, columns=96), group_size(12, columns=128), group_size(7, columns=128)
+    (6, 6, 4)
+    """
+    groups = max(1, math.ceil(units / max(1, GROUP_COLUMNS // columns)))
+    return max(1, math.ceil(units / groups))
+
+
 class Views(NamedTuple):
-    """One run's weights: weight [hidden, rows in], bias [rows in], out_weight [rows out, hidden]."""
+    """One run's weights: weight [hidden, columns], bias [columns], out_weight [rows, hidden]."""
 
     weight: Tensor
     bias: Tensor
     out_weight: Tensor
+    columns: int
+    rows: int
 
-
-class Piece(NamedTuple):
-    """One run's weights, and where its values go among those of all kept units."""
-
-    views: Views
-    place_in: slice
-    place_out: slice
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor, out_weight: Tensor) -> Views:
+        """With their sizes, which are asked for in every run."""
+        return Views(weight, bias, out_weight, weight.shape[1], len(out_weight))
 
 
 class PartSelection(NamedTuple):
-    """What attention or the feed-forward part of a layer runs: its pieces, and their rows in together."""
+    """What attention or the feed-forward part of a layer runs, piece by piece."""
 
-    pieces: tuple[Piece, ...]
-    rows_in: int
+    pieces: tuple[Views, ...]
+
+    @property
+    def columns(self) -> list[int]:
+        """How many columns each piece has."""
+        return [piece.columns for piece in self.pieces]
+
+    @property
+    def rows(self) -> list[int]:
+        """How many rows each piece has on the way out."""
+        return [piece.rows for piece in self.pieces]
 
 
 class LayerSelection(NamedTuple):
@@ -94,77 +130,90 @@ class Norm(NamedTuple):
 class PackedPart:
     """Attention or the feed-forward part of one layer, unit by unit.
 
-    weight [hidden, units * unit_in] and bias go in; out_weight [units * unit_out, hidden] and out_bias
-    come out; norm follows. A head has 3 * head_dim columns in (query, key, value) and head_dim rows out,
-    a block has block_size both ways. `copies` is shared by all parts of a model.
+    weights, one of each group [hidden, group * unit_in], and bias [units * unit_in] go in; out_weight
+    [units * unit_out, hidden] and out_bias come out; norm follows. A head has 3 * head_dim columns in (query,
+    key, value) and head_dim rows out, a block has block_size both ways. `copies` is shared by all parts of a
+    model.
     """
 
-    weight: Tensor
+    weights: tuple[Tensor, ...]
     bias: Tensor
     out_weight: Tensor
     out_bias: Tensor
     norm: Norm
     unit_in: int
     unit_out: int
+    group: int
     copies: Copies[PartSelection] | None = None
     views: dict[Run, Views] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make the views of all runs, unless they are many."""
         units = len(self.out_weight) // self.unit_out
-        if units <= VIEWS_BEFOREHAND:
-            for run in combinations(range(units + 1), 2):
-                self.views[run] = self._view(*run)
+        if self.group <= VIEWS_BEFOREHAND:
+            for first in range(0, units, self.group):
+                for run in combinations(range(first, min(first + self.group, units) + 1), 2):
+                    self.run(run)
 
-    def select(self, kept: tuple[bool, ...]) -> PartSelection:
-        """The pieces of the kept units: one a run, or a single one where the cache has their copy.
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor, out_weight: Tensor, **others: Any) -> PackedPart:
+        """From the columns [hidden, units * unit_in] of all units."""
+        unit_in = others["unit_in"]
+        group = group_size(weight.shape[1] // unit_in, unit_in)
+        weights = tuple(strided(columns) for columns in weight.split(group * unit_in, dim=1))
+        return PackedPart(weights, bias.contiguous(), out_weight.contiguous(), group=group, **others)
+
+    def select(self, kept: Kept) -> PartSelection:
+        """The pieces of the kept units: their runs, or where the cache has it, a copy of them all.
 
         A copy is faster than the view of a single run, too: its rows are read one after the other.
         """
-        if self.copies is None or all(kept) or not any(kept):
+        if self.copies is None:
             return self._views(kept)
-        size, make = partial(self._copy_bytes, kept), partial(self._copy, kept)
-        return self.copies.get((id(self), kept), size, make) or self._views(kept)
+        key = (id(self), kept)
+        found = self.copies.find(key)
+        if found is None and any(kept) and not all(kept):
+            found = self.copies.get(key, partial(self._copy_bytes, kept), partial(self._copy, kept))
+        return found or self._views(kept)
 
-    def cut(self, kept: tuple[bool, ...]) -> PartSelection:
+    def cut(self, kept: Kept) -> PartSelection:
         """The kept units' weights copied together, for a mask that stays."""
         return self._copy(kept) if any(kept) else self._views(kept)
 
-    def _views(self, kept: tuple[bool, ...]) -> PartSelection:
-        pieces, units = [], 0
-        for run in runs(kept):
-            views = self.run(run)
-            end = units + run[1] - run[0]
-            place_in = slice(units * self.unit_in, end * self.unit_in)
-            pieces.append(Piece(views, place_in, slice(units * self.unit_out, end * self.unit_out)))
-            units = end
-        return PartSelection(tuple(pieces), units * self.unit_in)
-
     def run(self, run: Run) -> Views:
-        """The weights of one run of units."""
+        """The weights of one run of units of one group."""
         views = self.views.get(run)
         if views is None:
             views = self.views[run] = self._view(*run)
         return views
 
+    def runs(self, kept: Kept) -> tuple[Run, ...]:
+        """The kept units as runs of which each lies in one group."""
+        return runs(kept, self.group)
+
+    def _views(self, kept: Kept) -> PartSelection:
+        return PartSelection(tuple([self.run(run) for run in runs(kept, self.group)]))
+
     def _view(self, start: int, stop: int) -> Views:
-        columns = slice(start * self.unit_in, stop * self.unit_in)
+        number, within = divmod(start, self.group)
+        columns = slice(within * self.unit_in, (within + stop - start) * self.unit_in)
+        bias = self.bias[start * self.unit_in : stop * self.unit_in]
         out_weight = self.out_weight[start * self.unit_out : stop * self.unit_out]
-        return Views(self.weight[:, columns], self.bias[columns], out_weight)
+        return Views.of(self.weights[number][:, columns], bias, out_weight)
 
-    def _copy(self, kept: tuple[bool, ...]) -> PartSelection:
-        pieces, rows_in = self._views(kept)
-        views = Views(
-            weight=strided(torch.cat([piece.views.weight for piece in pieces], dim=1)),
-            bias=torch.cat([piece.views.bias for piece in pieces]),
-            out_weight=torch.cat([piece.views.out_weight for piece in pieces]),
+    def _copy(self, kept: Kept) -> PartSelection:
+        """Copies of the kept units' weights, in groups of their own."""
+        units = [self.run((unit, unit + 1)) for unit, keep in enumerate(kept) if keep]
+        group = group_size(len(units), self.unit_in)
+        return PartSelection(
+            tuple(_joined(units[first : first + group]) for first in range(0, len(units), group))
         )
-        whole = Piece(views, slice(0, rows_in), slice(0, len(views.out_weight)))
-        return PartSelection((whole,), rows_in)
 
-    def _copy_bytes(self, kept: tuple[bool, ...]) -> int:
-        numbers = sum(kept) * (self.unit_in + self.unit_out) + STRIDE_PADDING
-        return numbers * len(self.weight) * self.weight.element_size()
+    def _copy_bytes(self, kept: Kept) -> int:
+        units = sum(kept)
+        groups = math.ceil(units / group_size(units, self.unit_in))
+        numbers = units * (self.unit_in + self.unit_out) + groups * STRIDE_PADDING
+        return numbers * self.out_weight.shape[1] * self.out_weight.element_size()
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,13 +222,13 @@ class PackedLayer:
 
     attention: PackedPart
     ffn: PackedPart
-    activation: nn.Module
+    activation: Callable[[Tensor], Tensor]
 
-    def select(self, heads: tuple[bool, ...], blocks: tuple[bool, ...]) -> LayerSelection:
+    def select(self, heads: Kept, blocks: Kept) -> LayerSelection:
         """What the layer runs under one input's mask."""
         return LayerSelection(self.attention.select(heads), self.ffn.select(blocks))
 
-    def cut(self, heads: tuple[bool, ...], blocks: tuple[bool, ...]) -> LayerSelection:
+    def cut(self, heads: Kept, blocks: Kept) -> LayerSelection:
         """The same for a mask that stays: weights are copied together now."""
         return LayerSelection(self.attention.cut(heads), self.ffn.cut(blocks))
 
@@ -195,28 +244,41 @@ def pack(
     qkv_bias = torch.stack([p.bias.detach().unflatten(0, shape) for p in projections], dim=1)
     order = order.to(anatomy.device)
     return PackedLayer(
-        attention=PackedPart(
-            weight=strided(qkv.reshape(-1, anatomy.hidden_size).T),
-            bias=qkv_bias.flatten().contiguous(),
-            out_weight=layer.attention_out.weight.detach().T.contiguous(),
+        attention=PackedPart.of(
+            weight=qkv.reshape(-1, anatomy.hidden_size).T,
+            bias=qkv_bias.flatten(),
+            out_weight=layer.attention_out.weight.detach().T,
             out_bias=layer.attention_out.bias.detach(),
             norm=_norm(layer.attention_norm),
             unit_in=3 * anatomy.head_dim,
             unit_out=anatomy.head_dim,
             copies=copies,
         ),
-        ffn=PackedPart(
-            weight=strided(layer.ffn_in.weight.detach()[order].T),
-            bias=layer.ffn_in.bias.detach()[order].contiguous(),
-            out_weight=layer.ffn_out.weight.detach().T[order].contiguous(),
+        ffn=PackedPart.of(
+            weight=layer.ffn_in.weight.detach()[order].T,
+            bias=layer.ffn_in.bias.detach()[order],
+            out_weight=layer.ffn_out.weight.detach().T[order],
             out_bias=layer.ffn_out.bias.detach(),
             norm=_norm(layer.ffn_norm),
             unit_in=anatomy.block_size,
             unit_out=anatomy.block_size,
             copies=copies,
         ),
-        activation=layer.activation,
+        activation=_function(layer.activation),
     )
+
+
+def _joined(units: list[Views]) -> Views:
+    return Views.of(
+        weight=strided(torch.cat([unit.weight for unit in units], dim=1)),
+        bias=torch.cat([unit.bias for unit in units]),
+        out_weight=torch.cat([unit.out_weight for unit in units]),
+    )
+
+
+def _function(activation: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What a module that only hands over to a function computes: calling it takes longer at batch 1."""
+    return activation.act if isinstance(activation, GELUActivation) else activation
 
 
 def strided(matrix: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ from dsgp_lab.models import unreadable
 from dsgp_lab.subnetwork import Kept
 from dsgp_lab.together import Tokens
 
+ABOVE_0 = (0.0).__lt__
+"""Whether a number is above 0; `map` with it takes less time than a comparison in a loop."""
+
 RouterKind = Literal["layerwise", "oneshot", "constant"]
 
 STEEPNESS = 8.0
@@ -269,11 +272,10 @@ class Planner:
 
     def _decision(self, layer: int, features: Tensor | None) -> tuple[Kept, Kept]:
         inner = self._b1[layer]
-        if features is not None:
-            inner = torch.addmv(inner, self._w1[layer], features)
-        logits: list[float] = torch.addmv(self._b2[layer], self._w2[layer], inner.relu()).tolist()
+        inner = inner.clone() if features is None else torch.addmv(inner, self._w1[layer], features)
+        logits: list[float] = torch.addmv(self._b2[layer], self._w2[layer], torch.relu_(inner)).tolist()
         self._logits[layer] = logits
-        kept = tuple([logit > 0 for logit in logits])
+        kept = tuple(map(ABOVE_0, logits))
         return kept[: self.num_heads], kept[self.num_heads :]
 
     def _pool(self, rows: Tensor) -> Tensor:

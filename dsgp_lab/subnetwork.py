@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -19,7 +20,7 @@ from dsgp_lab.anatomy import Anatomy, DecoderFamily, Inputs
 from dsgp_lab.copies import Copies
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import LayerSelection, PackedLayer, PartSelection, pack
+from dsgp_lab.packed import Kept, LayerSelection, PackedLayer, PartSelection, pack
 from dsgp_lab.together import Tokens, planned, run_together
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 COPIES_SHARE = 1.5
 """Bytes that copies of kept weights may take, as a multiple of the layers' own."""
 
-Kept = tuple[bool, ...]
+FEW_PIECES = 2
+"""Pieces of a feed-forward part that run one after the other; measured at 25 and 128 tokens."""
+
+_VERSION = attrgetter("_version")
 
 Execution = Literal["together", "groups", "each"]
 """How a batch of different masks is run."""
@@ -71,7 +75,7 @@ class SubNetwork:
         self.copies: Copies[PartSelection] = Copies(int(COPIES_SHARE * _packed_bytes(self.anatomy)))
         self.packed = tuple(pack(layer, self.anatomy, order, self.copies) for layer, order in layers)
         self._watched = [weight for layer in self.anatomy.layers for weight in _weights(layer)]
-        self._versions = self._weight_versions()
+        self._versions = _versions(self._watched)
         self._whole = self.select(Mask.full(self.anatomy))
 
     def __call__(self, inputs: Inputs, mask: Mask, execution: Execution = "together") -> SubNetworkOutput:
@@ -139,12 +143,12 @@ class SubNetwork:
             rows = self._attention(packed, rows, kept.attention, batch, real)
             rows = self._ffn(packed, rows, kept.ffn)
         rows = rows if real is None else real.scatter(rows)
-        return family.classify(model, rows.view(batch, tokens, width)).clone()
+        return family.classify(model, rows.view(batch, tokens, width))
 
     def checked(self, inputs: Inputs) -> tuple[Inputs, Tensor | None]:
         """Inputs without padding columns, and their mask (see `_trim`); LabError for outdated weights."""
         _refuse_training(self.anatomy)
-        if self._weight_versions() != self._versions:
+        if _versions(self._watched) != self._versions:
             raise LabError(
                 got="a model whose weights changed after this SubNetwork was made",
                 allowed="the weights it was made from",
@@ -163,27 +167,32 @@ class SubNetwork:
         if kept.pieces:
             projected = _project(rows, kept)
             padded = projected if real is None else real.scatter(projected)
-            by_head = padded.view(batch, len(padded) // batch, -1, 3, self.anatomy.head_dim)
-            query, key, value = by_head.permute(3, 0, 2, 1, 4).unbind(0)
+            query, key, value = _by_head(padded, batch, self.anatomy.head_dim)
             mask = None if real is None else real.mask
             context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
             context = context.transpose(1, 2).reshape(len(padded), -1)
             context = context if real is None else real.gather(context)
-            for views, _, place in kept.pieces:
-                total.addmm_(context[:, place], views.out_weight)
+            parts = (context,) if len(kept.pieces) == 1 else context.split_with_sizes(kept.rows, 1)
+            for piece, part in zip(kept.pieces, parts, strict=True):
+                total.addmm_(part, piece.out_weight)
         return torch.layer_norm(total, *packed.attention.norm)
 
     def _ffn(self, packed: PackedLayer, rows: Tensor, kept: PartSelection) -> Tensor:
-        """Rows [real tokens, hidden] through the feed-forward part, residual and norm."""
-        total = rows + packed.ffn.out_bias
-        if kept.pieces:
-            active = packed.activation(_project(rows, kept))
-            for views, _, place in kept.pieces:
-                total.addmm_(active[:, place], views.out_weight)
-        return torch.layer_norm(total, *packed.ffn.norm)
+        """Rows [real tokens, hidden] through the feed-forward part, residual and norm.
 
-    def _weight_versions(self) -> list[tuple[int, int]]:
-        return [(weight.data_ptr(), weight._version) for weight in self._watched]
+        A few pieces run one after the other, so that what each gives is used while it is in the cache; for
+        many small ones the activation is called once.
+        """
+        total = rows + packed.ffn.out_bias
+        if len(kept.pieces) <= FEW_PIECES:
+            for piece in kept.pieces:
+                active = packed.activation(torch.addmm(piece.bias, rows, piece.weight))
+                total.addmm_(active, piece.out_weight)
+        else:
+            parts = packed.activation(_project(rows, kept)).split_with_sizes(kept.rows, 1)
+            for piece, part in zip(kept.pieces, parts, strict=True):
+                total.addmm_(part, piece.out_weight)
+        return torch.layer_norm(total, *packed.ffn.norm)
 
 
 def _refuse_training(anatomy: Anatomy) -> None:
@@ -195,15 +204,28 @@ def _refuse_training(anatomy: Anatomy) -> None:
         )
 
 
+def _by_head(projected: Tensor, batch: int, head_dim: int) -> tuple[Tensor, ...]:
+    """Query, key and value, each [batch, heads, tokens, head_dim], views of [batch * tokens, columns]."""
+    rows, columns = projected.shape
+    tokens, unit = rows // batch, 3 * head_dim
+    size = (3, batch, columns // unit, tokens, head_dim)
+    return projected.as_strided(size, (head_dim, tokens * columns, unit, columns, 1)).unbind(0)
+
+
 def _project(rows: Tensor, kept: PartSelection) -> Tensor:
-    """The kept units' values, side by side [rows, rows in]: one product for each piece."""
+    """The kept units' values, side by side [rows, columns]: one product for each piece."""
     if len(kept.pieces) == 1:
-        views = kept.pieces[0].views
-        return torch.addmm(views.bias, rows, views.weight)
-    projected = rows.new_empty(len(rows), kept.rows_in)
-    for views, place, _ in kept.pieces:
-        torch.addmm(views.bias, rows, views.weight, out=projected[:, place])
+        return torch.addmm(kept.pieces[0].bias, rows, kept.pieces[0].weight)
+    columns = kept.columns
+    projected = rows.new_empty(len(rows), sum(columns))
+    for piece, part in zip(kept.pieces, projected.split_with_sizes(columns, 1), strict=True):
+        torch.addmm(piece.bias, rows, piece.weight, out=part)
     return projected
+
+
+def _versions(weights: list[Tensor]) -> list[int]:
+    """Where weights lie and how often they were written to."""
+    return [*map(Tensor.data_ptr, weights), *map(_VERSION, weights)]
 
 
 def _weights(layer: LayerParts) -> list[Tensor]:
@@ -239,9 +261,10 @@ def _trim(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
     The mask is bool [batch, 1, 1, tokens], or None where every token is real, which is faster.
     Only columns after the last real token go: positions are counted from the left.
     """
-    real = check_tokens(inputs)
-    if bool(real.all()):
+    given = inputs.get("attention_mask")
+    if given is not None and given.numel() and all(given.flatten().tolist()):
         return inputs, None
+    real = check_tokens(inputs)
     last = int(real.any(0).nonzero().max()) + 1
     trimmed = {name: values[:, :last] for name, values in inputs.items()}
     real = real[:, :last]

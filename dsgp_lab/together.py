@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from dsgp_lab.anatomy import Inputs
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import PackedLayer, PackedPart, Run, runs
+from dsgp_lab.packed import Kept, PackedLayer, PackedPart, Run
 
 if TYPE_CHECKING:
     from dsgp_lab.subnetwork import SubNetwork
@@ -93,13 +93,13 @@ class Split:
 
     shared: tuple[Run, ...]
     some: tuple[tuple[int, Tensor], ...]
-    union: tuple[bool, ...]
+    union: Kept
     place: dict[int, int]
     gates: Tensor | None
 
     @staticmethod
-    def of(kept: Tensor, tokens: Tokens, gather: bool) -> Split:
-        """From kept units [batch, units]; without `gather`, all of them run for all rows."""
+    def of(part: PackedPart, kept: Tensor, tokens: Tokens, gather: bool) -> Split:
+        """From a part's kept units [batch, units]; without `gather`, all of them run for all rows."""
         rows = (tokens.lengths.to(torch.float64) @ kept.to(torch.float64)).tolist()
         total = len(tokens.owners)
         union = tuple([count > 0 for count in rows])
@@ -111,7 +111,7 @@ class Split:
             for unit, is_gathered in enumerate(gathered)
             if is_gathered
         )
-        shared = runs(tuple([is_kept and not few for is_kept, few in zip(union, gathered, strict=True)]))
+        shared = part.runs(tuple([is_kept and not few for is_kept, few in zip(union, gathered, strict=True)]))
         columns = [unit for unit, is_kept in enumerate(union) if is_kept]
         mixed = any(0 < count < total and not few for count, few in zip(rows, gathered, strict=True))
         gates = kept[tokens.owners][:, columns].to(torch.float32) if mixed else None
@@ -130,11 +130,11 @@ def run_together(subnetwork: SubNetwork, inputs: Inputs, decide: DecideBatch) ->
         heads, blocks = decide(layer, rows, tokens)
         rows = _attention(packed, rows, heads, tokens, subnetwork.anatomy.head_dim)
         rows = _ffn(packed, rows, blocks, tokens)
-    return family.classify(model, tokens.scatter(rows).view(hidden.shape)).clone()
+    return family.classify(model, tokens.scatter(rows).view(hidden.shape))
 
 
 def _attention(packed: PackedLayer, rows: Tensor, kept: Tensor, tokens: Tokens, head_dim: int) -> Tensor:
-    part, split = packed.attention, Split.of(kept, tokens, gather=False)
+    part, split = packed.attention, Split.of(packed.attention, kept, tokens, gather=False)
     total = rows + part.out_bias
     if split.place:
         projected = rows.new_empty(len(rows), len(split.place) * part.unit_in)
@@ -151,7 +151,7 @@ def _attention(packed: PackedLayer, rows: Tensor, kept: Tensor, tokens: Tokens, 
 
 
 def _ffn(packed: PackedLayer, rows: Tensor, kept: Tensor, tokens: Tokens) -> Tensor:
-    part, split = packed.ffn, Split.of(kept, tokens, gather=True)
+    part, split = packed.ffn, Split.of(packed.ffn, kept, tokens, gather=True)
     total = rows + part.out_bias
     for run in split.shared:
         views = part.run(run)
@@ -175,6 +175,6 @@ def _project(part: PackedPart, rows: Tensor, run: Run, projected: Tensor, split:
 
 
 def _accumulate(part: PackedPart, context: Tensor, total: Tensor, split: Split) -> None:
-    for run in runs(split.union):
+    for run in part.runs(split.union):
         first = split.place[run[0]] * part.unit_out
         total.addmm_(context[:, first : first + (run[1] - run[0]) * part.unit_out], part.run(run).out_weight)

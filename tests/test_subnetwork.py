@@ -21,7 +21,7 @@ from transformers import (
     GPT2ForSequenceClassification,
 )
 
-from dsgp_lab import Anatomy, LabError, Mask, SubNetwork, gated
+from dsgp_lab import Anatomy, LabError, Mask, SubNetwork, gated, packed
 from dsgp_lab.anatomy import FAMILIES, register_family
 from dsgp_lab.decoder import DecoderSubNetwork
 from dsgp_lab.packed import runs
@@ -52,10 +52,7 @@ def test_a_selection_copies_no_weight() -> None:
         sub = SubNetwork(ANATOMY)
         for layer, whole in zip(sub.select(mask), sub.packed, strict=True):
             for selected, part in ((layer.attention, whole.attention), (layer.ffn, whole.ffn)):
-                places = {
-                    part.weight.untyped_storage().data_ptr(),
-                    part.out_weight.untyped_storage().data_ptr(),
-                }
+                places = {w.untyped_storage().data_ptr() for w in (*part.weights, part.out_weight)}
                 for tensor in tensors_of(selected):
                     assert tensor.dim() == 1 or tensor.untyped_storage().data_ptr() in places
 
@@ -106,12 +103,12 @@ def test_weights_are_packed_unit_by_unit() -> None:
     attention, ffn, layer = SUB.packed[0].attention, SUB.packed[0].ffn, ANATOMY.layers[0]
     head = slice(2 * 8, 3 * 8)
     projections = (layer.query, layer.key, layer.value)
-    packed = attention.weight[:, 2 * 24 : 3 * 24]
+    packed = attention.weights[0][:, 2 * 24 : 3 * 24]
     assert torch.equal(packed, torch.cat([p.weight[head] for p in projections]).T)
     assert torch.equal(attention.bias[2 * 24 : 3 * 24], torch.cat([p.bias[head] for p in projections]))
     assert torch.equal(attention.out_weight[head], layer.attention_out.weight[:, head].T)
     neurons = ANATOMY.order[0, 8:16]
-    assert torch.equal(ffn.weight[:, 8:16], layer.ffn_in.weight[neurons].T)
+    assert torch.equal(ffn.weights[0][:, 8:16], layer.ffn_in.weight[neurons].T)
     assert torch.equal(ffn.bias[8:16], layer.ffn_in.bias[neurons])
     assert torch.equal(ffn.out_weight[8:16], layer.ffn_out.weight[:, neurons].T)
 
@@ -285,3 +282,37 @@ def test_a_mask_that_stays_is_cut_at_once() -> None:
         assert all(len(part.pieces) <= 1 for layer in stays for part in layer)
         alone = one(INPUTS, 0)
         torch.testing.assert_close(SUB.run(alone, stays), SUB.run(alone, fresh), atol=1e-5, rtol=0)
+
+
+def test_units_in_several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the columns are grouped, the logits stay: views, copies, masks that stay, and batches."""
+    monkeypatch.setattr(packed, "GROUP_COLUMNS", 24)  # a head a group, three blocks a group
+    sub = SubNetwork(ANATOMY)
+    layer = sub.packed[0]
+    assert (layer.attention.group, layer.ffn.group) == (1, 3)
+    assert (len(layer.attention.weights), len(layer.ffn.weights)) == (4, 2)
+    torch.testing.assert_close(sub.dense(INPUTS), SUB.dense(INPUTS), atol=1e-5, rtol=0)
+    for mask in odd_masks(ANATOMY).values():
+        expected = SubNetwork(ANATOMY).run(INPUTS, SUB.select(mask, stays=True))
+        for selection in (sub.select(mask), sub.select(mask), sub.select(mask, stays=True)):
+            torch.testing.assert_close(sub.run(INPUTS, selection), expected, atol=1e-5, rtol=0)
+    assert sub.copies.statistics().held_bytes == sum(
+        views_bytes(entry.copy.pieces) for entry in sub.copies._copies.values()
+    )
+    several = random_mask(ANATOMY, 4, seed=1)
+    torch.testing.assert_close(sub(INPUTS, several).logits, SUB(INPUTS, several).logits, atol=1e-5, rtol=0)
+
+
+def views_bytes(pieces: tuple[packed.Views, ...]) -> int:
+    """What copies of weights take, biases left out."""
+    numbers = [p.weight.stride(0) * len(p.weight) + p.out_weight.numel() for p in pieces]
+    return sum(numbers) * 4
+
+
+@pytest.mark.parametrize("left_out", [(), ("token_type_ids",)])
+def test_inputs_that_name_positions_or_leave_types_out(left_out: tuple[str, ...]) -> None:
+    inputs = {name: values for name, values in one(INPUTS, 0).items() if name not in left_out}
+    shifted = inputs | {"position_ids": torch.arange(1, 10)[None]}
+    for each in (inputs, shifted):
+        torch.testing.assert_close(SUB.dense(each), MODEL(**each).logits.detach(), atol=1e-5, rtol=0)
+    assert not torch.allclose(SUB.dense(inputs), SUB.dense(shifted), atol=1e-3)

@@ -50,13 +50,14 @@ def test_units_are_split_by_what_gathering_saves(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(together, "GATHER_COSTS", 0.0)
     tokens = Tokens.of(torch.ones(3, 2, dtype=torch.bool))
     kept = torch.tensor([[True, True, True, False], [True, True, False, False], [True, False, False, False]])
-    split = Split.of(kept, tokens, gather=True)
+    part = SUB.packed[0].attention
+    split = Split.of(part, kept, tokens, gather=True)
     assert split.shared == ((0, 2),)
     assert [(unit, rows.tolist()) for unit, rows in split.some] == [(2, [0, 1])]
     assert split.union == (True, True, True, False)
     assert split.gates is not None
     assert split.gates[:, 1].tolist() == [1, 1, 1, 1, 0, 0]
-    everything = Split.of(torch.ones(3, 4, dtype=torch.bool), tokens, gather=True)
+    everything = Split.of(part, torch.ones(3, 4, dtype=torch.bool), tokens, gather=True)
     assert (everything.shared, everything.some, everything.gates) == (((0, 4),), (), None)
 
 

@@ -7,7 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
+from dsgp_lab.anatomy.base import Inputs
 from dsgp_lab.anatomy.bert import BERT
+
+
+def embed(base: Any, inputs: Inputs) -> Tensor:
+    """Token ids -> first hidden states [batch, tokens, hidden]."""
+    return base.embeddings(
+        input_ids=inputs["input_ids"],
+        token_type_ids=inputs.get("token_type_ids"),
+        position_ids=inputs.get("position_ids"),
+    )
 
 
 def classify(model: Any, hidden: Tensor) -> Tensor:
@@ -15,4 +25,4 @@ def classify(model: Any, hidden: Tensor) -> Tensor:
     return model.classifier(hidden)
 
 
-ROBERTA = replace(BERT, name="RoBERTa", model_type="roberta", classify=classify)
+ROBERTA = replace(BERT, name="RoBERTa", model_type="roberta", embed=embed, classify=classify)
