@@ -193,7 +193,7 @@ def language(
     typer.echo(json.dumps(table.record(), indent=2) if as_json else str(table))
 
 
-@app.command("train-prompt-router")
+@app.command("prompt-router")
 def train_prompt_router(
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: the project's own.")] = None,
     texts: Annotated[int, typer.Option(help="Texts that the model writes and learns from.")] = 320,
@@ -204,7 +204,7 @@ def train_prompt_router(
     device: Device = "cpu",
     dtype: Dtype = "float32",
 ) -> None:
-    """Train a router for a language model on what the model writes itself."""
+    """Train a router for prompts on what the model writes."""
     import json
     from functools import partial
 

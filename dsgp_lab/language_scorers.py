@@ -76,7 +76,7 @@ def load_prompt_router(name: str) -> PromptRouter:
         raise LabError(
             got=f"scorer='router' for {name!r}, which has none",
             allowed=f"the router of {LANGUAGE_MODEL}, once trained, or a PromptRouter of your own model",
-            hint="train one with dsgp-lab train-prompt-router, and pass PromptRouter.load(path)",
+            hint="train one with dsgp-lab prompt-router, and pass PromptRouter.load(path)",
         )
     return PromptRouter.load(router_file())
 

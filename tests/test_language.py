@@ -163,7 +163,7 @@ def test_a_static_mask_is_the_same_for_every_prompt(lab: LanguageLab) -> None:
         (lambda lab: lab.prune(7), "prompt 7"),
         (lambda lab: lab.prune(TEXT, keep=1.5), "keep=1.5"),
         (lambda lab: lab.prune(TEXT, scorer="twin"), "scorer='twin'.*griffin"),
-        (lambda lab: lab.prune(TEXT, scorer="router"), "scorer='router'.*train-prompt-router"),
+        (lambda lab: lab.prune(TEXT, scorer="router"), "scorer='router'.*prompt-router"),
         (lambda lab: lab.prune(TEXT, chat=True), "no chat template"),
         (lambda lab: lab.prune(TEXT, policy=Policy("head")), "scope='head'"),
         (lambda lab: lab.generate(TEXT, max_new_tokens=600), "prompt and continuation together"),

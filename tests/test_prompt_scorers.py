@@ -187,7 +187,7 @@ def test_written_texts_begin_with_their_openers(lab: LanguageLab) -> None:
 def test_mistakes(lab: LanguageLab, tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"texts=3, rank=16"):
         train_prompt_router(lab, 3)
-    with pytest.raises(LabError, match=r"scorer='router' for .*train-prompt-router"):
+    with pytest.raises(LabError, match=r"scorer='router' for .*prompt-router"):
         prompt_scorer(lab, "router")
     (tmp_path / "router.safetensors").write_bytes(b"no")
     with pytest.raises(LabError, match="cannot be read"):

@@ -114,7 +114,19 @@ class LanguageTable:
                 *(() if self.dense_right is None else ("" if row.right is None else f"{row.right:.2f}",)),
             )
 
-        dense = ("dense", "1.00", "", f"{self.dense.perplexity:.2f}", "", "", "", "", "1.00", "", "")
+        dense: tuple[str, ...] = (
+            "dense",
+            "1.00",
+            "",
+            f"{self.dense.perplexity:.2f}",
+            "",
+            "",
+            "",
+            "",
+            "1.00",
+            "",
+            "",
+        )
         header: tuple[str, ...] = ("scorer", "MACs", "scorer's", "perplexity", "static", "mismatched")
         header += ("gain on static", "gain on mismatched", "agreement", "static", "mismatched")
         notes: tuple[str, ...] = (

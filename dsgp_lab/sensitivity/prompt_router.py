@@ -72,7 +72,7 @@ class PromptRouter(Scorer):
         except (SafetensorError, OSError, KeyError) as error:
             raise LabError(
                 got=f"{path}, which cannot be read ({type(error).__name__}: {error})",
-                allowed="a router that dsgp-lab train-prompt-router wrote",
+                allowed="a router that dsgp-lab prompt-router wrote",
                 hint="restore it with git checkout, or train it anew",
             ) from None
 
@@ -83,7 +83,7 @@ class PromptRouter(Scorer):
             raise LabError(
                 got=f"a router for hidden size {got[0]} and {got[1]} neurons",
                 allowed=f"one for hidden size {want[0]} and {want[1]} neurons, this model's",
-                hint="train one with dsgp-lab train-prompt-router --model ...",
+                hint="train one with dsgp-lab prompt-router --model ...",
             )
 
 
