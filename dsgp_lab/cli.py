@@ -99,7 +99,10 @@ def bench(
     batches: Annotated[str, typer.Option(help="Inputs a run, with commas.")] = "1,32",
     keeps: Annotated[str, typer.Option(help="Budgets, likewise.")] = "0.6,0.35",
     long: Annotated[int, typer.Option(min=8, help="Also join texts to this many tokens, at batch 1.")] = 128,
-    memory: Annotated[bool, typer.Option(help="Measure peak memory, in processes of its own.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure memory, in processes of its own.")] = True,
+    rivals: Annotated[
+        str, typer.Option(help="Tasks whose routers meet static masks as accurate: all, none, or names.")
+    ] = "all",
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write .parquet, .json, .md, .html or .txt.")] = None,
 ) -> None:
@@ -107,11 +110,12 @@ def bench(
     import json
 
     from dsgp_lab.evaluate.benchmark import run_bench
-    from dsgp_lab.evaluate.sweep_plan import numbers
+    from dsgp_lab.evaluate.sweep_plan import listed, numbers
     from dsgp_lab.lab import Lab
 
+    tasks = None if rivals == "all" else [] if rivals == "none" else listed(rivals)
     sizes, budgets = numbers(batches, int, "batches"), numbers(keeps, float, "keeps")
-    done = run_bench(Lab(task), sizes, budgets, long, rounds, threads, with_memory=memory)
+    done = run_bench(Lab(task), sizes, budgets, long, rounds, threads, memory, tasks)
     if out is not None:
         typer.echo(f"Written to {done.save(out)}.", err=True)
     typer.echo(json.dumps(done.records(), indent=2) if as_json else str(done))

@@ -42,6 +42,9 @@ GROUP_COLUMNS = 768
 or blocks against one of 12: the dense products took 0.94 of the time at 25 tokens and 0.99 at 128, those of a
 random half of the units 0.89 and 0.98. Groups of 3 or 4 made the dense run slower at 128 tokens."""
 
+WORTH_A_COPY = 1
+"""Pieces that a copy must save; else its memory is better spent on another mask."""
+
 VIEWS_BEFOREHAND = 32
 """Groups of up to this many units have all their views made beforehand (n (n + 1) / 2 of them)."""
 
@@ -164,15 +167,12 @@ class PackedPart:
         return PackedPart(weights, bias.contiguous(), out_weight.contiguous(), group=group, **others)
 
     def select(self, kept: Kept) -> PartSelection:
-        """The pieces of the kept units: their runs, or where the cache has it, a copy of them all.
-
-        A copy is faster than the view of a single run, too: its rows are read one after the other.
-        """
+        """The pieces of the kept units: their runs, or where the cache has it, a copy of them all."""
         if self.copies is None:
             return self._views(kept)
         key = (id(self), kept)
         found = self.copies.find(key)
-        if found is None and any(kept) and not all(kept):
+        if found is None and len(runs(kept, self.group)) >= WORTH_A_COPY + self._groups(sum(kept)):
             found = self.copies.get(key, partial(self._copy_bytes, kept), partial(self._copy, kept))
         return found or self._views(kept)
 
@@ -209,10 +209,12 @@ class PackedPart:
             tuple(_joined(units[first : first + group]) for first in range(0, len(units), group))
         )
 
+    def _groups(self, units: int) -> int:
+        return math.ceil(units / group_size(units, self.unit_in))
+
     def _copy_bytes(self, kept: Kept) -> int:
         units = sum(kept)
-        groups = math.ceil(units / group_size(units, self.unit_in))
-        numbers = units * (self.unit_in + self.unit_out) + groups * STRIDE_PADDING
+        numbers = units * (self.unit_in + self.unit_out) + self._groups(units) * STRIDE_PADDING
         return numbers * self.out_weight.shape[1] * self.out_weight.element_size()
 
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from dsgp_lab.anatomy import LayerParts
 
 
-COPIES_SHARE = 1.5
-"""Bytes that copies of kept weights may take, as a multiple of the layers' own."""
+COPIES_SHARE = 0.65
+"""Bytes that copies of kept weights may take, as a multiple of the layers' own: enough for nearly all masks
+that a router makes again under one budget."""
 
 FEW_PIECES = 2
 """Pieces of a feed-forward part that run one after the other; measured at 25 and 128 tokens."""

@@ -11,12 +11,17 @@ import pytest
 import torch
 
 from dsgp_lab import Lab, LabError
+from dsgp_lab.evaluate import bench_rivals as rivals_module
 from dsgp_lab.evaluate import bench_variants
 from dsgp_lab.evaluate.bench_inputs import bench_inputs
-from dsgp_lab.evaluate.bench_variants import LEAN, equal_accuracy, make_variants, static_mask
+from dsgp_lab.evaluate.bench_interaction import FIRST_ORDER, SLIDER, bench_interaction, leave_one_out_map
+from dsgp_lab.evaluate.bench_rivals import bench_rivals
+from dsgp_lab.evaluate.bench_variants import LEAN, make_variants, static_mask
 from dsgp_lab.evaluate.benchmark import Benchmark, bench_task, describe_machine, measure_steps, run_bench
 from dsgp_lab.evaluate.latency_grid import measure_grid, measure_shares
+from dsgp_lab.evaluate.memory import KINDS, MemoryTable
 from dsgp_lab.evaluate.results_table import Results
+from dsgp_lab.evaluate.rivals import Rival, find_rival, routed_settings
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +34,7 @@ def done(sst2: Lab) -> Benchmark:
     """One small benchmark."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSGP_GLUE_DIR", "")
-        return run_bench(sst2, (1, 2), (0.5,), long=16, rounds=5, with_memory=False)
+        return run_bench(sst2, (1, 2), (0.5,), long=16, rounds=5, with_memory=False, tasks=())
 
 
 def test_inputs(sst2: Lab) -> None:
@@ -73,17 +78,79 @@ def test_a_model_without_a_router_says_so(toy_folder: str) -> None:
     assert any("has no router" in note for note in made.notes)
 
 
-def test_static_as_accurate(sst2: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no results table" in str(equal_accuracy(sst2, 0.5, tmp_path))
-    table = [("router", 0.5, 88.0), ("twin", 0.5, 86.0), ("twin", 0.7, 88.5), ("static_fisher", 0.8, 89.0)]
-    rows = pd.DataFrame(
-        [{"task": "sst2", "regime": "frozen", "method": m, "keep": k, "value": v} for m, k, v in table]
-    )
-    monkeypatch.setattr(Results, "load", lambda folder=None: Results(rows, rows, ()))
-    assert equal_accuracy(sst2, 0.5) == 0.7
-    assert "no router for sst2 at 0.6" in str(equal_accuracy(sst2, 0.6))
+def results(*lines: tuple[str, float, float], regime: str = "frozen") -> pd.DataFrame:
+    """Rows of a results table for SST-2: method, budget, points; the dense model has 89.5."""
+    found = [
+        {"task": "sst2", "regime": regime, "method": method, "keep": keep, "value": value, "dense": 89.5}
+        for method, keep, value in lines
+    ]
+    return pd.DataFrame(found)
+
+
+def test_the_rival_is_the_cheapest_static_mask_as_accurate() -> None:
+    rows = results(
+        ("router", 0.5, 88.0), ("twin", 0.5, 86.0), ("twin", 0.7, 88.5), ("static_fisher", 0.8, 89.0),
+        ("random", 0.3, 99.0), ("mismatched", 0.5, 99.0),
+    )  # fmt: skip
+    assert find_rival(rows, "sst2", "frozen", 0.5) == Rival("sst2", "frozen", 0.5, 88.0, "twin", 0.7, 88.5)
+    assert "no router for sst2 at 0.6" in str(find_rival(rows, "sst2", "frozen", 0.6))
+    assert "in regime joint" in str(find_rival(rows, "sst2", "joint", 0.5))
+    rows.loc[0, "value"] = 89.2
+    dense = find_rival(rows, "sst2", "frozen", 0.5)
+    assert isinstance(dense, Rival)
+    assert (dense.method, dense.keep, dense.value) == ("dense", 1.0, 89.5)
     rows.loc[0, "value"] = 95.0
-    assert "no static mask" in str(equal_accuracy(sst2, 0.5))
+    assert "no static mask" in str(find_rival(rows, "sst2", "frozen", 0.5))
+    seeds = pd.concat([results(("router", 0.5, 88.0), ("twin", 0.5, value)) for value in (86.0, 91.0)])
+    found = find_rival(seeds, "sst2", "frozen", 0.5)
+    assert isinstance(found, Rival)
+    assert (found.method, found.value) == ("twin", 88.5)
+
+
+def test_settings_with_a_router() -> None:
+    rows = pd.concat([results(("router", keep, 88.0), ("twin", keep, 88.0)) for keep in (0.35, 0.5, 0.35)])
+    assert routed_settings(rows) == [("sst2", "frozen", 0.5), ("sst2", "frozen", 0.35)]
+
+
+def test_routers_meet_their_rivals(sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = results(("router", 0.5, 88.0), ("twin", 0.6, 88.5), ("router", 0.3, 89.2), ("router", 0.2, 99.0))
+    rows = pd.concat([frozen, results(("router", 0.5, 88.0), regime="shared")])
+    monkeypatch.setattr(rivals_module, "WARMUP", 5)
+
+    def lab(task: str, regime: str) -> Lab:
+        if regime != "frozen":
+            raise LabError(got=f"no {regime} checkpoint", allowed="one", hint="train it")
+        return sst2
+
+    monkeypatch.setattr(rivals_module, "Lab", lab)
+    done = bench_rivals(["sst2", "mrpc"], rounds=5, results=Results(rows, rows, ()))
+    assert [(each.router_keep, each.method, each.keep) for each in done.rivals] == [
+        (0.5, "twin", 0.6),
+        (0.3, "dense", 1.0),
+    ]
+    for word in ("mrpc: the results table has no router", "sst2, frozen, 0.2: no static mask",
+                 "sst2, shared: left out: no shared checkpoint"):  # fmt: skip
+        assert any(note.startswith(word) for note in done.notes), word
+    twin, dense = done.tables
+    assert twin.baseline == "twin 0.6, frozen"
+    assert twin["dynamic 0.5"].macs == pytest.approx(0.5, abs=0.1)
+    assert twin[twin.baseline].macs == pytest.approx(0.6, abs=0.1)
+    assert dense[dense.baseline].macs == 1.0
+    assert [record["keep"] for record in twin.records()] == [0.6, 0.5]
+    assert "88.5" in str(done)
+    assert done._repr_html_().count("<tr>") == 3
+    with pytest.raises(LabError, match="imdb"):
+        bench_rivals(["imdb"], results=Results(rows, rows, ()))
+
+
+def test_what_a_click_takes(sst2: Lab) -> None:
+    table = bench_interaction(sst2, tokens=12, rounds=5)
+    names = [row.variant for row in table.rows]
+    assert names == [LEAN, SLIDER, FIRST_ORDER, leave_one_out_map(sst2)]
+    assert names[-1] == "leave-one-out map, 144 units"
+    assert [row.macs for row in table.rows] == [1.0, None, pytest.approx(2.0, abs=0.1), 145.0]
+    assert table[names[-1]].median_ms > 5 * table[LEAN].median_ms
+    assert table[names[-1]].median_ms < 30_000
 
 
 def test_missing_onnx_is_said(sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +163,7 @@ def test_all_forms(done: Benchmark, sst2: Lab, tmp_path: Path) -> None:
     records = done.records()
     assert {record["baseline"] for record in records} == {LEAN}
     assert {record["batch"] for record in records} == {1, 2}
-    assert all(record["macs"] is not None for record in records)
+    assert {record["variant"] for record in records if record["macs"] is None} == {SLIDER}
     text, page, marked = str(done), done._repr_html_(), done.markdown()
     for shown in (text, page, marked):
         for word in ("Where the time goes", "Machine", "MACs / dense", "dynamic 0.5", "lean dense again"):
@@ -141,12 +208,22 @@ def test_wrong_settings(sst2: Lab) -> None:
         bench_task(sst2, rounds=4)
 
 
+def test_memory_table() -> None:
+    table = MemoryTable("sst2", dict.fromkeys(KINDS, 500.0), dict(zip(KINDS, (510, 550, 561), strict=True)))
+    assert [line.split()[-1] for line in str(table).splitlines()[2:5]] == ["1.00", "1.08", "1.10"]
+    assert "after loading" in str(table)
+    assert "loading included" in str(MemoryTable("sst2", table.loaded, table.peaks, after_loading=False))
+
+
 @pytest.mark.slow
 def test_memory_of_a_pruned_run() -> None:
     """Each kind in a process of its own; a pruned run peaks near the dense one."""
     from dsgp_lab.evaluate.memory import measure_memory
 
     table = measure_memory("sst2")
-    assert set(table.peaks) == {"transformers dense", "lean dense", "pruned"}
+    assert set(table.peaks) == set(KINDS)
+    assert all(table.loaded[kind] <= table.peaks[kind] for kind in KINDS)
     assert 0.8 < table.peaks["pruned"] / table.peaks["lean dense"] < 1.15
+    if table.after_loading:
+        assert table.peaks["pruned"] < 1.25 * table.loaded["transformers dense"]
     assert "MiB" in str(table)

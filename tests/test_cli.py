@@ -126,14 +126,16 @@ def test_bench(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
     monkeypatch.setenv("DSGP_GLUE_DIR", "")
     out = tmp_path / "bench.parquet"
-    options = ("--rounds=5", "--batches=1,3", "--keeps=0.5", "--long=40", "--no-memory", f"--out={out}")
+    options = ("--rounds=5", "--batches=1,3", "--keeps=0.5", "--long=40", "--no-memory", "--rivals=none",
+               f"--out={out}")  # fmt: skip
     outcome = call("bench", *options)
     assert outcome.code == 0
     titles = [line for line in outcome.out.splitlines() if line.startswith("Latency")]
     assert titles[:2] == [f"Latency, sst2, {tokens} tokens, batch 1, float32" for tokens in (25, 40)]
-    assert all("teaching set sst2" in title for title in titles[2:])
+    assert all("teaching set sst2" in title for title in titles[2:-1])
     assert "batch 3" in titles[3]
-    for variant, count in {"lean dense": 5, "half, a new mask": 2, "dynamic 0.5": 3, "static 0.5": 3}.items():
+    assert "what a click takes" in titles[-1]
+    for variant, count in {"lean dense": 6, "half, a new mask": 2, "dynamic 0.5": 3, "static 0.5": 3}.items():
         rows = re.findall(rf"^{variant}  +([\d.]+)  +([\d.]+)  ", outcome.out, re.MULTILINE)
         assert len(rows) == count, variant
         assert all(float(milliseconds) > 0 and float(ratio) > 0 for milliseconds, ratio in rows)
@@ -148,7 +150,15 @@ def test_bench_as_json(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
     monkeypatch.setenv("DSGP_GLUE_DIR", "")
-    options = ("--rounds=5", "--batches=1", "--keeps=0.5", "--long=16", "--no-memory", "--json")
+    options = (
+        "--rounds=5",
+        "--batches=1",
+        "--keeps=0.5",
+        "--long=16",
+        "--no-memory",
+        "--rivals=none",
+        "--json",
+    )
     outcome = call("bench", *options)
     records = json.loads(outcome.out)
     assert all(set(RECORD_KEYS) <= set(record) for record in records)
@@ -236,7 +246,7 @@ def test_help(call: Call, command: list[str]) -> None:
     assert "...\n" not in outcome.out.partition("\n")[2]  # nothing is cut short
     options = {
         "analyze": ["--keep", "--scorer", "--model"],
-        "bench": ["--rounds", "--threads", "--batches", "--keeps", "--json", "--out"],
+        "bench": ["--rounds", "--threads", "--batches", "--keeps", "--rivals", "--json", "--out"],
         "calibrate": ["--threads", "--seconds", "--out"],
         "train": ["--epochs", "--learning-rate", "--out"],
         "train-router": ["--regime", "--kind", "--adaptive", "--out"],

@@ -72,7 +72,7 @@ def test_a_mask_that_comes_again_runs_on_a_copy() -> None:
             sub.select(random_mask(ANATOMY, seed=seed))
     done = sub.copies.statistics()
     assert 0 < done.held_bytes <= done.limit_bytes
-    assert done.limit_bytes <= 1.5 * sum(w.nbytes for w in sub._watched)
+    assert done.limit_bytes <= 0.65 * sum(w.nbytes for w in sub._watched)
 
 
 def tensors_of(value: object) -> Iterator[torch.Tensor]:

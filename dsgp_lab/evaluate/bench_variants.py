@@ -19,6 +19,8 @@ from torch import nn
 from dsgp_lab.anatomy import Inputs
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench_inputs import BenchInputs
+from dsgp_lab.evaluate.methods import DENSE
+from dsgp_lab.evaluate.rivals import Rival, find_rival
 from dsgp_lab.gates import gated
 from dsgp_lab.lab import Lab
 from dsgp_lab.mask import Mask
@@ -69,7 +71,7 @@ def make_variants(lab: Lab, inputs: BenchInputs, keeps: tuple[float, ...]) -> Va
         static = static_mask(lab, keep)
         if router is not None:
             _add_dynamic(made, lab, inputs, router, keep)
-        made.add(f"static {keep:g}", _fixed(lab, static), keep, _mean_share(lab, inputs, static))
+        made.add(f"static {keep:g}", _fixed(lab, static), keep, mean_share(lab, inputs, static))
         _add_equal_accuracy(made, lab, inputs, keep)
     half = static_mask(lab, keeps[0])
     made.add(f"{GATED} {keeps[0]:g}", _gated(lab, half), keeps[0], 1.0)
@@ -108,70 +110,66 @@ def _fixed(lab: Lab, mask: Mask) -> Run:
 def _add_dynamic(made: Variants, lab: Lab, inputs: BenchInputs, router: Router, keep: float) -> None:
     """With its decisions; and its masks given, which leaves their cost out."""
     single, several = Planner(router, keep), BatchPlanner(router, keep)
-    masks, shares = {}, []
-    for each in inputs.batches:
-        if inputs.batch == 1:
-            lab.subnetwork.run(each, single)
-        else:
-            run_together(lab.subnetwork, each, several)
-        mask = masks[id(each)] = single.mask if inputs.batch == 1 else several.mask
-        real = lengths(each)
-        own = sum(router.macs(lab.cost, int(n)) for n in real)
-        shares.append((int(lab.cost.masked(mask, real).sum()) + own) / int(lab.cost.dense(real).sum()))
+    masks: dict[int, Mask] = {}
+    share = routed_share(lab, router, single if inputs.batch == 1 else several, inputs, masks)
 
     def decides(each: Inputs) -> object:
         if inputs.batch == 1:
             return lab.subnetwork.run(each, single)
         return run_together(lab.subnetwork, each, several)
 
-    share = sum(shares) / len(shares)
     made.add(dynamic_name(keep), decides, keep, share)
     made.add(f"{dynamic_name(keep)}, masks given", lambda e: lab.subnetwork(e, masks[id(e)]), keep, share)
 
 
-def _mean_share(lab: Lab, inputs: BenchInputs, mask: Mask) -> float:
+def routed_share(
+    lab: Lab,
+    router: Router,
+    planner: Planner | BatchPlanner,
+    inputs: BenchInputs,
+    masks: dict[int, Mask] | None = None,
+) -> float:
+    """Mean share of the MACs that a router's runs take, its own included; `masks` gets them by batch id."""
+    shares = []
+    for each in inputs.batches:
+        if isinstance(planner, Planner):
+            lab.subnetwork.run(each, planner)
+        else:
+            run_together(lab.subnetwork, each, planner)
+        if masks is not None:
+            masks[id(each)] = planner.mask
+        real = lengths(each)
+        own = sum(router.macs(lab.cost, int(n)) for n in real)
+        shares.append(
+            (int(lab.cost.masked(planner.mask, real).sum()) + own) / int(lab.cost.dense(real).sum())
+        )
+    return sum(shares) / len(shares)
+
+
+def mean_share(lab: Lab, inputs: BenchInputs, mask: Mask) -> float:
+    """Mean share of the MACs that run under one mask, each input at its real length."""
     real = torch.cat([lengths(each) for each in inputs.batches])
     return float((lab.cost.masked(mask, real) / lab.cost.dense(real)).mean())
 
 
 def _add_equal_accuracy(made: Variants, lab: Lab, inputs: BenchInputs, keep: float) -> None:
     """The cheapest static mask of the committed results that is as accurate as the router at `keep`."""
-    name, found = f"static as accurate as {dynamic_name(keep)}", equal_accuracy(lab, keep)
+    name, found = f"static as accurate as {dynamic_name(keep)}", _rival(lab, keep)
     if isinstance(found, str):
         made.notes.append(f"{name} is left out: {found}")
         return
-    mask = static_mask(lab, found)
-    made.add(name, _fixed(lab, mask), found, _mean_share(lab, inputs, mask))
+    mask = Mask.full(lab.anatomy) if found.method == DENSE else static_mask(lab, found.keep)
+    made.add(name, _fixed(lab, mask), found.keep, mean_share(lab, inputs, mask))
 
 
-def equal_accuracy(lab: Lab, keep: float, folder: Path | None = None) -> float | str:
-    """The smallest budget at which a static method is as accurate as the router at `keep`.
-
-    Or a sentence that says why there is none. From data/results, means over seeds; the
-    dense model counts as a static mask with budget 1.
-    """
+def _rival(lab: Lab, keep: float) -> Rival | str:
     from dsgp_lab.evaluate.results_table import Results
 
     try:
-        rows = Results.load(folder).rows
+        rows = Results.load().rows
     except LabError:
         return "there is no results table (data/results); dsgp-lab sweep makes one."
-    task = lab.task.name if lab.task is not None else ""
-    mine = rows[(rows["task"] == task) & (rows["regime"] == lab.regime)]
-    value = mine.groupby(["method", "keep"])["value"].mean()
-    if ("router", keep) not in value.index:
-        return f"the results table has no router for {task} at {keep:g} in regime {lab.regime}."
-    wanted = float(value[("router", keep)])
-    static = {
-        float(budget): score
-        for (method, budget), score in value.items()
-        if (method.startswith("static_") or method in ("twin", "dense")) and score >= wanted
-    }
-    return (
-        min(static)
-        if static
-        else "no static mask of the results table is as accurate, nor is the dense model."
-    )
+    return find_rival(rows, lab.task.name if lab.task is not None else "", lab.regime, keep)
 
 
 def _gated(lab: Lab, mask: Mask) -> Run:
