@@ -124,19 +124,28 @@ class Lab(Classifier):
 
         return ComparePanel(self, Question(a, b, check_keep(keep), scorer))
 
-    def curve(self, keep: float | None = None, folder: str | Path | None = None) -> View:
+    def curve(
+        self, keep: float | None = None, folder: str | Path | None = None, measure: bool = False
+    ) -> View:
         """The committed results of the lab's task and regime: loss over operations, a line a method.
 
         `keep` marks a budget. `folder` holds other results than the project's own (`dsgp-lab results`).
+        With `measure`, this machine measures instead (under a minute, on the teaching set): the same model
+        without its upper layers beside a static mask, points on the left and time on the right. Committed
+        results have neither.
 
         Raises:
-            LabError: no results, or none of this task and regime.
+            LabError: no results, or none of this task and regime; with `measure`, no teaching set.
         """
+        mark = None if keep is None else check_keep(keep)
+        if measure:
+            from dsgp_lab.evaluate.measured_curve import measured_curve
+
+            return measured_curve(self).view(mark=mark)
         from dsgp_lab.evaluate.results_curve import results_curve
         from dsgp_lab.evaluate.results_table import Results
 
-        rows = Results.load(folder).rows
-        return results_curve(rows, self.name, self.regime, None if keep is None else check_keep(keep))
+        return results_curve(Results.load(folder).rows, self.name, self.regime, mark)
 
     def sweep_panel(self, folder: str | Path | None = None) -> SweepPanel:
         """A sweep of this task with a progress bar: methods x budgets, the curve growing as results come in.

@@ -156,6 +156,31 @@ def budget_curves(
     return line_view(chart, alt, [_fact(name, curve) for name in names for curve in panels[name]])
 
 
+def curves_side_by_side(
+    panels: Mapping[str, Sequence[Curve]],
+    *,
+    y_names: Sequence[str],
+    references: Sequence[float],
+    title: str,
+    x_name: str = "share of MACs",
+    mark: float | None = None,
+) -> View:
+    """Draw a panel for each entry, as `budget_curves` does, but each with its own y axis and reference."""
+    plots, facts = [], []
+    for (name, curves), y_name, reference in zip(panels.items(), y_names, references, strict=True):
+        x_limits, y_limits = _limits(curves, None, reference)
+        rules = [Rule((x_limits[0], reference), (x_limits[1], reference))]
+        if mark is not None:
+            rules.append(Rule((mark, y_limits[0]), (mark, y_limits[1])))
+        lines = (_line(curve, number, x_name, y_name) for number, curve in enumerate(curves))
+        x_axis = Axis(x_name, x_limits, *_ticks(x_limits, 5), grid=True)
+        y_axis = Axis(y_name, y_limits, *_ticks(y_limits, 6), grid=True)
+        plots.append(Plot(shorten(name, 60 // len(panels)), x_axis, y_axis, (*rules, *lines)))
+        facts += [_fact(f"{y_name}, {name}", curve) for curve in curves]
+    chart = Chart(shorten(title, 70), (tuple(plots),), (HEIGHTS[0],))
+    return line_view(chart, f"{sentence(title)} Curves of {' and '.join(y_names)} over the {x_name}.", facts)
+
+
 def _across(panels: int) -> int:
     """Panels in a row: four at most, and rows of one length where three or four make them so.
 
