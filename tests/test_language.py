@@ -22,7 +22,7 @@ from dsgp_lab.evaluate import language_speed, latency
 from dsgp_lab.evaluate.language import answers, evaluate_language
 from dsgp_lab.evaluate.language_speed import bench_language
 from dsgp_lab.evaluate.language_table import LanguageRow, LanguageTable, Quality
-from dsgp_lab.language_data import Passage, Prompt, load_passages, load_prompts
+from dsgp_lab.language_data import Passage, Prompt, load_openers, load_passages, load_prompts
 from dsgp_lab.language_models import has_language_model
 from dsgp_lab.language_policy import Policy
 from dsgp_lab.language_scorers import LANGUAGE_SCORERS, dynamic_scorers
@@ -379,6 +379,10 @@ def test_the_texts() -> None:
     assert (len(passages), len(prompts)) == (18, 30)
     assert len({p.text for p in passages}) == 18
     assert len({p.text for p in prompts}) == 30
+    openers = load_openers()
+    assert len({o.text for o in openers}) == len(openers) == 64
+    assert {o.kind for o in openers} == {p.kind for p in passages}
+    assert not [o for o in openers if any(p.text.startswith(o.text) for p in passages)]
     for kinds in ([p.kind for p in passages], [p.kind for p in prompts]):
         assert len({kinds.count(kind) for kind in kinds}) == 1
     for passage in passages:

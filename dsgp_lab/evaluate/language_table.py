@@ -138,7 +138,9 @@ class LanguageTable:
         if self.dense_right is not None:
             dense, header = (*dense, f"{self.dense_right:.2f}"), (*header, "right answers")
             notes += (f"Right answers: share of {self.prompts} prompts, 24 tokens, greedy.",)
-        return Report("Pruned per prompt", (dense, *map(line, self.rows)), header, notes)
+        names = list(dict.fromkeys(row.name for row in self.rows))
+        rows = sorted(self.rows, key=lambda row: (names.index(row.name), -row.keep))
+        return Report("Pruned per prompt", (dense, *map(line, rows)), header, notes)
 
     def verdict(self) -> Report:
         """At every budget the best own mask and the best static one, and the difference between the two."""
@@ -177,12 +179,13 @@ class LanguageTable:
         """Write JSON, at once and whole, and beside it the same as tables in markdown."""
         path.parent.mkdir(parents=True, exist_ok=True)
         plain = json.loads(json.dumps(self.record()), parse_float=lambda text: round(float(text), 4))
+        stored = _table(json.loads(json.dumps(plain)))
         texts = {
             path: json.dumps(plain) + "\n",
             path.with_suffix(".md"): "\n\n".join(
                 ["# A language model pruned per prompt", f"Written by `dsgp-lab language --out {path.name}`."]
                 + [f"Measured on {self.about['machine']}."] * ("machine" in self.about)
-                + [part.markdown() for part in self.reports()]
+                + [part.markdown() for part in stored.reports()]
             )
             + "\n",
         }
@@ -196,10 +199,7 @@ class LanguageTable:
         """Read what `save` wrote, by default the project's own; LabError if it is missing or damaged."""
         path = data_folder() / "results" / "language" / "table.json" if path is None else path
         try:
-            given = json.loads(path.read_text("utf-8"))
-            given["dense"] = _quality(given["dense"])
-            given["rows"] = tuple(_row(row) for row in given["rows"])
-            return LanguageTable(**given)
+            return _table(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LabError(
                 got=f"{path}, which cannot be read ({type(error).__name__}: {error})",
@@ -230,6 +230,11 @@ def interval(differences: np.ndarray) -> Interval:
 
 def _text(values: Sequence[float] | None) -> str:
     return "" if values is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*values)
+
+
+def _table(given: dict[str, Any]) -> LanguageTable:
+    parts = {"dense": _quality(given["dense"]), "rows": tuple(_row(row) for row in given["rows"])}
+    return LanguageTable(**{**given, **parts})
 
 
 def _quality(given: dict[str, Any]) -> Quality:
