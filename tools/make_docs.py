@@ -2,8 +2,8 @@
 
     python tools/make_docs.py [FOLDER]
 
-Made with pdoc. Public names are loaded lazily by the package; here they are put where pdoc looks for them, and
-the modules below are listed beside them.
+Made with pdoc. Public names are loaded lazily by the package; here they are put where pdoc looks for them,
+and the modules below are listed beside them.
 """
 
 from __future__ import annotations
