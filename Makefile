@@ -5,9 +5,11 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 BOTH_CORES := -n 2 --dist loadfile
+QUICK := mask plan cost gates subnetwork copies together pruner statistics tasks checks worker contributing \
+	docstrings layers public
 FIRST := notebooks/00_start_here.ipynb
 
-.PHONY: help lab lab-llm app test quick demo bench results notebooks browser-test clean
+.PHONY: help lab lab-llm app test quick docs demo bench results notebooks browser-test clean
 
 # The stamp names the folder: an environment that was moved or copied is made anew.
 ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
@@ -38,8 +40,12 @@ test: $(READY) ## run every test: format, lint, types, units, doctests, notebook
 	$(PY) -m mypy
 	$(OFFLINE) $(PY) -m pytest $(BOTH_CORES) --nbval --nbval-current-env tests dsgp_lab notebooks
 
-quick: $(READY) ## run the fast tests only
-	$(OFFLINE) $(PY) -m pytest $(BOTH_CORES) -m "not slow" tests dsgp_lab
+quick: $(READY) ## run the tests of the core: under a minute
+	$(OFFLINE) $(PY) -m pytest $(BOTH_CORES) -m "not slow" $(QUICK:%=tests/test_%.py)
+
+docs: $(READY) ## write the API reference from the docstrings to build/docs
+	@$(PY) -c "import pdoc" 2>/dev/null || $(PY) -m pip install --quiet -c constraints.txt pdoc
+	@$(OFFLINE) $(PY) -W ignore tools/make_docs.py
 
 demo: $(READY) ## analyse one sentence in the terminal
 	@$(VENV)/bin/dsgp-lab analyze "a warm, funny film" --keep 0.6

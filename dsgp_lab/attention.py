@@ -20,7 +20,7 @@ def attention_weights(model: PreTrainedModel | Anatomy, inputs: Inputs) -> Tenso
     """Softmax attention weights [batch, layers, heads, query token, key token] of one forward pass.
 
     Computed beside the model's own attention, which may be a fused kernel that never forms them.
-    Weights on padding are 0.
+    Weights on padding are 0. Raises LabError for a language model.
     """
     anatomy = Anatomy.of(model)
     if isinstance(anatomy.family, DecoderFamily):

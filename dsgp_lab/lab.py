@@ -165,7 +165,8 @@ class Lab(Classifier):
     ) -> Gallery:
         """The masks of many texts under one budget: which units all of them run, none, or some.
 
-        `tags` says what each text is about, for `gallery.view("tag")`.
+        `tags` says what each text is about, for `gallery.view("tag")`. Raises LabError for fewer than two
+        texts, too many, or tags that do not go with them.
         """
         from dsgp_lab.gallery import MOST, Gallery
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -237,6 +239,38 @@ def test_text_beyond_the_models_length_gives_a_notice(lab: Lab) -> None:
     panel.toggle(("head", 0, 1))
     assert panel.wait()
     assert "spans of" in panel.face.drill.children[1].value
+    panel.close()
+
+
+@pytest.mark.slow
+def test_a_text_of_512_tokens_leaves_the_panel_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever runs the model runs in the worker; what a head attends to is drawn by spans, with a notice."""
+    where: dict[str, set[str]] = {}
+    for step in ("score", "run", "latency", "attention"):
+        original = getattr(Exploration, step)
+
+        def recorded(self: Exploration, *given: Any, step: str = step, original: Any = original) -> Any:
+            where.setdefault(step, set()).add(threading.current_thread().name)
+            return original(self, *given)
+
+        monkeypatch.setattr(Exploration, step, recorded)
+    monkeypatch.setattr("dsgp_lab.panels.explorer.FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("dsgp_lab.panels.explorer.LATER_SECONDS", 0.01)
+    panel = Lab("sst2").explore("The film is slow at first, but the ending is wonderful. " * 60, keep=0.6)
+    assert panel.wait(300)
+    assert panel.scored is not None
+    assert len(panel.scored.tokens) == 512
+    assert "the model reads 512, the rest was cut off" in panel.face.html["status"].value
+    panel.toggle(("head", 5, 1))
+    assert panel.wait(300)
+    for keep in (0.5, 0.4):
+        panel.face.keep.value = keep
+        assert panel.planned is not None
+        assert panel.planned.macs.share <= keep  # planned at once, without the model
+    assert panel.wait(300)
+    assert where == {step: {"explorer"} for step in ("score", "run", "latency", "attention")}
+    assert "spans of" in panel.face.drill.children[1].value
+    assert "512 tokens" in panel.face.html["time"].value
     panel.close()
 
 

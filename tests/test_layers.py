@@ -21,12 +21,52 @@ FILES = {
     for path in (ROOT / PACKAGE).rglob("*.py")
 }
 
-ENGINE = tuple(
-    "anatomy attention batching copies cost decoder devices errors gates generation mask packed packed_decoder"
-    " plan pruner report router sensitivity subnetwork together".split()
+ENGINE = (
+    "anatomy",
+    "attention",
+    "batching",
+    "copies",
+    "cost",
+    "decoder",
+    "devices",
+    "errors",
+    "gates",
+    "generation",
+    "mask",
+    "packed",
+    "packed_decoder",
+    "plan",
+    "pruner",
+    "report",
+    "router",
+    "sensitivity",
+    "subnetwork",
+    "together",
 )
-ABOVE = tuple("training evaluate views panels lab classifier language exploration cli checks".split())
-MODELS = tuple("anatomy gates subnetwork models lab classifier panels exploration evaluate training".split())
+ABOVE = (
+    "training",
+    "evaluate",
+    "views",
+    "panels",
+    "lab",
+    "classifier",
+    "language",
+    "exploration",
+    "cli",
+    "checks",
+)
+MODELS = (
+    "anatomy",
+    "gates",
+    "subnetwork",
+    "models",
+    "lab",
+    "classifier",
+    "panels",
+    "exploration",
+    "evaluate",
+    "training",
+)
 
 
 def is_for_types(node: ast.AST) -> bool:

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from dsgp_lab.cli import app
 
@@ -103,7 +104,7 @@ def test_every_import_is_declared() -> None:
     used = [EXTRAS[name] for name in ("lab", "llm", "cluster", "onnx")]
     library = bounds(PROJECT["dependencies"] + [entry for extra in used for entry in extra])
     everything = library | bounds(EXTRAS["test"])
-    tools = everything | bounds(EXTRAS["browser"])
+    tools = everything | bounds(EXTRAS["browser"] + EXTRAS["docs"])
     for folder, declared in (("dsgp_lab", library), ("tests", everything), ("tools", tools)):
         own = {"dsgp_lab", *(path.stem for path in (ROOT / folder).glob("*.py"))}
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -136,6 +137,51 @@ def test_the_readmes_commands_exist() -> None:
             continue  # another parser's options
         options = {option for parameter in commands[name].params for option in parameter.opts}
         assert {word for word in arguments if word.startswith("--")} <= options, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["doctor", "analyze", "results"])
+def test_the_readmes_quick_commands_run(name: str) -> None:
+    """As they stand there. The others train, sweep or measure; their options are checked above."""
+    lines = re.findall(rf"^ {{4}}(dsgp-lab {name}\b[^#\n]*)", README, re.MULTILINE)
+    assert lines
+    done = CliRunner().invoke(app, shlex.split(lines[0])[1:], env={"HF_HUB_OFFLINE": "1"})
+    assert not isinstance(done.exception, Exception), done.exception
+    assert done.exit_code == 0 or name == "doctor"  # 1 where something is missing here
+    assert len(done.output.splitlines()) > 5
+
+
+def test_quick_names_test_files() -> None:
+    (names,) = re.findall(r"^QUICK := ((?:.*\\\n)*.*)$", MAKEFILE, re.MULTILINE)
+    files = names.replace("\\\n", " ").split()
+    assert len(files) > 10
+    for name in files:
+        assert (ROOT / "tests" / f"test_{name}.py").is_file(), name
+
+
+def test_the_readme_has_what_a_stranger_asks_for() -> None:
+    for heading in (
+        "In Python",
+        "The paper's claims",
+        "What it does not do",
+        "Beside other tools",
+        "Questions",
+    ):
+        assert f"\n## {heading}\n" in README
+    assert len(re.findall(r"docs/[a-z_]+\.png", README)) == 3
+    for name in re.findall(r"(?:\]\(|`)((?:docs|data|notebooks|tools)/[\w./-]+)", README):
+        assert (ROOT / name).exists(), name
+    for name in ("CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "docs/licences.md"):
+        assert name in README
+        assert (ROOT / name).is_file()
+
+
+def test_the_citation_can_be_read() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def test_the_readmes_python_runs(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ SCORERS: dict[str, type[Scorer]] = {
 
 
 def make_scorer(scorer: str | Scorer) -> Scorer:
-    """A scorer by name, with its default settings; a Scorer is returned as it is.
+    """A scorer by name, with its default settings; a Scorer is returned as it is. Else a LabError.
 
     >>> make_scorer("first_order")
     FirstOrder(target='margin', signed=False)

@@ -61,7 +61,7 @@ class Constant(Scorer):
 class Random(Scorer):
     """Uniform random scores: the floor that every method must beat. Use several seeds.
 
-    Cost: nothing. The sequence of calls is determined by the seed.
+    Cost: nothing. The sequence of calls is determined by the seed. Limits: it knows nothing.
     """
 
     seed: int = 0
