@@ -16,6 +16,7 @@ from dsgp_lab.router import GRID, Planner, Router, RouterShape
 from dsgp_lab.tasks import get_task
 from dsgp_lab.training.routed import routed, straight_through
 from dsgp_lab.training.router_config import RouterConfig
+from dsgp_lab.training.router_groups import learn_rankings
 from dsgp_lab.training.router_loop import RouterTraining, Source, calibrate, distillation, feature_statistics
 from dsgp_lab.training.router_start import static_ranks
 
@@ -172,6 +173,24 @@ def test_a_router_that_starts_from_a_static_twin_decides_as_it_until_it_is_train
     assert torch.equal(again.logits(0, features, keep), router.logits(0, features, keep))
     with pytest.raises(LabError, match=r"width 4.*width 5"):
         Router(replace(shape, width=5)).start_from_router(twin)
+
+
+def test_a_router_learns_the_ranking_of_each_group_of_inputs():
+    router = Router(RouterShape("layerwise", 2, 2, 3, 8, 16))
+    groups = torch.arange(40) % 2
+    features = torch.randn(40, 2, 16) + 2 * groups[:, None, None]
+    ranks = torch.rand(2, 2, 5)
+    router.standardise(features.mean(0), features.std(0))
+    router.start_from_ranking(ranks.mean(0))
+    assert learn_rankings(router, features, ranks[groups]) > 0.8
+    keep = torch.tensor([0.4, 0.4])
+    kept = torch.stack([router.logits(layer, features[:2, layer], keep) > 0 for layer in range(2)], 1)
+    assert (kept == (ranks < 0.4)).float().mean() > 0.8
+    constant = Router(RouterShape("constant", 2, 2, 3, 8, 16))
+    constant.start_from_ranking(ranks.mean(0))
+    before = constant.w2.clone()
+    assert learn_rankings(constant, features, ranks[groups]) == 0
+    assert torch.equal(constant.w2, before)
 
 
 def test_static_ranks_are_the_budgets_at_which_units_join():

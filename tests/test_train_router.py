@@ -162,6 +162,13 @@ def test_one_encoder_for_all_tasks(glue, quick, tmp_path):
     assert target == root / "glue" / "shared"
     target.parent.mkdir(parents=True)
     (tmp_path / "dense" / "checkpoint").rename(target)
+    routed = replace(dense, lowest=0.3, rank_by_task=True, steps=1, noise=1.0)
+    card = train_router(routed, tmp_path / "routed", dense=target)
+    assert "--rank-by-task" in card["command"]
+    assert card["begun_by"] == [dense.command]
+    assert (
+        Router.load(tmp_path / "routed" / "checkpoint" / ROUTER).w2.abs().sum() > 10
+    )  # more than one step's
     models = {task: load_model(task, "shared", root=root) for task in ("rte", "stsb", "mnli")}
     assert [m.model.config.num_labels for m in models.values()] == [2, 1, 3]
     inputs = {"input_ids": torch.tensor([[101, 2023, 102]]), "attention_mask": torch.ones(1, 3).long()}
@@ -204,6 +211,8 @@ def test_texts_of_other_tasks_are_added_without_labels(glue, tmp_path):
     assert RouterConfig("stsb", inputs_of="qqp, mrpc").more_tasks == ["qqp", "mrpc"]
     with pytest.raises(LabError, match="inputs_of='rte'"):
         RouterConfig("glue", inputs_of="rte")
+    with pytest.raises(LabError, match="rank_by_task=True"):
+        RouterConfig("rte", rank_by_task=True)
 
 
 SHIPPED = sorted(path.parent for path in (data_folder() / "checkpoints").glob("*/*/router.safetensors"))

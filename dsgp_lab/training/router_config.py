@@ -32,7 +32,8 @@ class RouterConfig:
     ``inputs_of`` names tasks, with commas, whose training texts are added without their labels, until there
     are as many inputs as the steps use: the dense model says what their outputs should be. ``start_from`` is
     the folder of a router's checkpoint of the same regime to go on from: a static twin's makes a router that
-    begins as that twin.
+    begins as that twin. With ``rank_by_task``, a router of all tasks first learns each task's own static
+    ranking of the units from its inputs.
     """
 
     task: str
@@ -56,6 +57,7 @@ class RouterConfig:
     min_tokens: int = 0
     inputs_of: str = ""
     start_from: str = ""
+    rank_by_task: bool = False
     max_length: int = 128
     seed: int = 0
 
@@ -82,6 +84,7 @@ class RouterConfig:
         trains = self.regime == "joint" or (self.update == "low-rank" and self.rank == 32)
         self._check("regime", '"joint", where update or rank are set', trains)
         self._check("start_from", "nothing for all tasks", not (self.start_from and self.task == SHARED))
+        self._check("rank_by_task", "nothing for one task", not self.rank_by_task or self.task == SHARED)
         self._check("lowest", "a number above 0, at most 1", 0 < self.lowest <= 1)
         self._check("temperature", "a number above 0", self.temperature > 0)
 
@@ -107,7 +110,7 @@ class RouterConfig:
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
             if value is True:
-                words.append(f"--{field.name}")
+                words.append(f"--{field.name.replace('_', '-')}")
             elif value != field.default or field.name == "seed":
                 words += [f"--{field.name.replace('_', '-')}", str(value)]
         return " ".join(words)

@@ -210,8 +210,8 @@ def distillation(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Te
 
 
 @torch.no_grad()
-def feature_statistics(anatomy: Anatomy, batches: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the pooled layer inputs of the dense model, [layers, features] each."""
+def layer_features(anatomy: Anatomy, batches: Sequence[Inputs]) -> Tensor:
+    """Pooled layer inputs of the dense model [inputs, layers, features]."""
     from dsgp_lab.gates import captured
 
     found = []
@@ -219,7 +219,12 @@ def feature_statistics(anatomy: Anatomy, batches: Sequence[Inputs]) -> tuple[Ten
         with captured(anatomy) as captures:
             anatomy.model(**inputs)
         found.append(torch.stack([pooled(h.float(), inputs["attention_mask"]) for h in captures.hidden], 1))
-    features = torch.cat(found)
+    return torch.cat(found)
+
+
+def feature_statistics(anatomy: Anatomy, batches: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of `layer_features`, [layers, features] each."""
+    features = layer_features(anatomy, batches)
     return features.mean(0), features.std(0)
 
 

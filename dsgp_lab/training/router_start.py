@@ -28,7 +28,8 @@ from dsgp_lab.training.low_rank import (
 from dsgp_lab.training.overlap import dev_texts
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_data import labelled_batches, long_sample, task_source
-from dsgp_lab.training.router_loop import Source, feature_statistics
+from dsgp_lab.training.router_groups import learn_rankings
+from dsgp_lab.training.router_loop import Source, feature_statistics, layer_features
 
 SHARED_LIMIT = 12_000
 """Training examples of each task that the shared encoder sees."""
@@ -38,6 +39,7 @@ SHARED_LIMIT = 12_000
 class Start:
     """`trained` is `dense`, its adapter still apart where that is trained; `fisher` has static scores.
 
+    `groups` [calibration inputs] says which source each of them, and each row of `fisher`, comes from.
     `adapter` is the peft model around `trained`, None where weights stay as they are or whole matrices are
     trained.
     """
@@ -48,6 +50,7 @@ class Start:
     held_out: list[Inputs]
     calibration: list[Inputs]
     fisher: Sensitivity
+    groups: Tensor
     adapter: Any = None
 
 
@@ -66,13 +69,15 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
         trained = Anatomy.of(model, order=own.neuron_order)
     calibration = labelled_batches(own.tokenizer, long_sample(examples), config.max_length)
     held = labelled_batches(own.tokenizer, held_out, config.max_length)
+    fisher = _fisher(anatomy, calibration)
     return Start(
         dense=anatomy,
         trained=trained,
         sources=[source],
         held_out=[inputs for inputs, _ in held],
         calibration=[inputs for inputs, _ in calibration],
-        fisher=_fisher(anatomy, calibration),
+        fisher=fisher,
+        groups=torch.zeros(len(fisher), dtype=torch.long),
         adapter=adapter,
     )
 
@@ -97,6 +102,7 @@ def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start
         batches = labelled_batches(load_tokenizer(), long_sample(examples, 128))
         calibration += batches
         scores.append(_fisher(Anatomy.of(_task_model(task, shared, home)), batches))
+    groups = torch.arange(len(scores)).repeat_interleave(torch.tensor([len(score) for score in scores]))
     # one task's gradients may be many times another's: each counts by its own mean
     fisher = Sensitivity.stack([_unit_mean(score) for score in scores])
     if fisher.neurons is None:
@@ -112,6 +118,7 @@ def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start
         held_out=[inputs for inputs, _ in held_out],
         calibration=[inputs for inputs, _ in calibration],
         fisher=_in_blocks(fisher, trained),
+        groups=groups,
         adapter=adapter,
     )
 
@@ -152,8 +159,16 @@ def fresh_router(config: RouterConfig, start: Start) -> Router:
         folder = Path(config.start_from)
         verified_card(folder, (ROUTER,))
         router.start_from_router(Router.load(folder / ROUTER))
-    else:
-        router.start_from_ranking(static_ranks(start.fisher, CostModel.of(start.dense)))
+        return router
+    cost = CostModel.of(start.dense)
+    router.start_from_ranking(static_ranks(start.fisher, cost))
+    if config.rank_by_task:
+        ranks = torch.stack(
+            [static_ranks(start.fisher[start.groups == group], cost) for group in start.groups.unique()]
+        )
+        learn_rankings(
+            router, layer_features(start.dense, start.calibration), ranks[start.groups], config.seed
+        )
     return router
 
 

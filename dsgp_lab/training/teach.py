@@ -96,6 +96,7 @@ def prepare(lab: Lab, examples: Examples) -> Start:
         held_out=[inputs for inputs, _ in labelled_batches(lab.tokenizer, some, size=8)],
         calibration=[inputs for inputs, _ in batches],
         fisher=Sensitivity.stack([Fisher()(lab.anatomy, inputs, labels) for inputs, labels in batches]),
+        groups=torch.zeros(len(examples), dtype=torch.long),
     )
 
 
