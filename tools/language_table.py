@@ -29,8 +29,9 @@ def section() -> str:
             continue
         values = (f"{quality.perplexity:.2f}" for quality in (row.own, row.static, row.mismatched))
         lines.append((keep, *values, "{:+.3f} ({:+.3f} to {:+.3f})".format(*row.gain), own, static))
-    dense = f"Perplexity of the whole model: {table.dense.perplexity:.2f}.\n"
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + dense
+    names = ", ".join(dict.fromkeys(row.name for row in table.rows))
+    notes = f"Perplexity of the whole model: {table.dense.perplexity:.2f}. Scorers measured: {names}.\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + notes
 
 
 def main(arguments: list[str]) -> int:
