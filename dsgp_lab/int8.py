@@ -2,7 +2,7 @@
 
 Every weight column has a scale of its own, found once; every row that is multiplied with them gets one
 as the model runs (symmetric, by the largest absolute value). A quarter of the bytes is read, and a run of
-units is a view, as in `packed`. (torch's own int8 layers pack a weight as a whole: no unit can be left out of it.)
+units is a view, as in `packed`. (torch's own int8 layers pack a weight as a whole: no unit can be left out.)
 Limits: logits differ from float32's; no copies for masks that come again; CPU only.
 """
 
