@@ -39,8 +39,8 @@ class Copies(Generic[Copy]):
     """Copies by key within `limit_bytes`; a key gets one when it comes often enough.
 
     When the cache is full, the least used copy makes room only for a key that is used twice as often: many
-    masks that each come a few times never drive out the few that come all the time (as TinyLFU, Einziger et al.
-    2017), and two that come equally often do not drive out each other.
+    masks that each come a few times never drive out the few that come all the time (as TinyLFU, Einziger et
+    al. 2017), and two that come equally often do not drive out each other.
 
     >>> copies = Copies(limit_bytes=100)
     >>> [copies.get("a", size_bytes=lambda: 60, make=lambda: "copy of a") for _ in range(3)]
