@@ -38,8 +38,9 @@ class _Entry(Generic[Copy]):
 class Copies(Generic[Copy]):
     """Copies by key within `limit_bytes`; a key gets one when it comes often enough.
 
-    When the cache is full, the least used copy makes room only for a key that is used more: many masks that
-    each come a few times never drive out the few that come all the time (as TinyLFU, Einziger et al. 2017).
+    When the cache is full, the least used copy makes room only for a key that is used twice as often: many
+    masks that each come a few times never drive out the few that come all the time (as TinyLFU, Einziger et
+    al. 2017), and two that come equally often do not drive out each other.
 
     >>> copies = Copies(limit_bytes=100)
     >>> [copies.get("a", size_bytes=lambda: 60, make=lambda: "copy of a") for _ in range(3)]
@@ -101,7 +102,7 @@ class Copies(Generic[Copy]):
         free = self.limit_bytes - self._held
         if free >= size:
             return True
-        less_used = [item for item in self._copies.items() if item[1].uses < uses]
+        less_used = [item for item in self._copies.items() if 2 * item[1].uses <= uses]
         if free + sum(entry.size for _, entry in less_used) < size:
             return False
         for key, entry in sorted(less_used, key=lambda item: item[1].uses):

@@ -82,6 +82,17 @@ def group_size(units: int, columns: int) -> int:
     return max(1, math.ceil(units / groups))
 
 
+@lru_cache(maxsize=4096)
+def pieces_saved(kept: Kept, group: int, columns: int) -> int:
+    """How many pieces fewer a copy of the kept units has than their runs, if a unit has so many columns.
+
+    >>> pieces_saved((True, False, True, False, True), group=5, columns=128)
+    2
+    """
+    units = sum(kept)
+    return len(runs(kept, group)) - math.ceil(units / group_size(units, columns))
+
+
 class Views(NamedTuple):
     """One run's weights: weight [hidden, columns], bias [columns], out_weight [rows, hidden]."""
 
@@ -172,7 +183,7 @@ class PackedPart:
             return self._views(kept)
         key = (id(self), kept)
         found = self.copies.find(key)
-        if found is None and len(runs(kept, self.group)) >= WORTH_A_COPY + self._groups(sum(kept)):
+        if found is None and pieces_saved(kept, self.group, self.unit_in) >= WORTH_A_COPY:
             found = self.copies.get(key, partial(self._copy_bytes, kept), partial(self._copy, kept))
         return found or self._views(kept)
 
@@ -209,12 +220,10 @@ class PackedPart:
             tuple(_joined(units[first : first + group]) for first in range(0, len(units), group))
         )
 
-    def _groups(self, units: int) -> int:
-        return math.ceil(units / group_size(units, self.unit_in))
-
     def _copy_bytes(self, kept: Kept) -> int:
         units = sum(kept)
-        numbers = units * (self.unit_in + self.unit_out) + self._groups(units) * STRIDE_PADDING
+        groups = math.ceil(units / group_size(units, self.unit_in))
+        numbers = units * (self.unit_in + self.unit_out) + groups * STRIDE_PADDING
         return numbers * self.out_weight.shape[1] * self.out_weight.element_size()
 
 

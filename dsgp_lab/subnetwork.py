@@ -166,34 +166,50 @@ class SubNetwork:
         """
         total = rows + packed.attention.out_bias
         if kept.pieces:
-            projected = _project(rows, kept)
+            projected = self._project(rows, kept)
             padded = projected if real is None else real.scatter(projected)
             query, key, value = _by_head(padded, batch, self.anatomy.head_dim)
             mask = None if real is None else real.mask
             context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
             context = context.transpose(1, 2).reshape(len(padded), -1)
             context = context if real is None else real.gather(context)
-            parts = (context,) if len(kept.pieces) == 1 else context.split_with_sizes(kept.rows, 1)
-            for piece, part in zip(kept.pieces, parts, strict=True):
-                total.addmm_(part, piece.out_weight)
+            self._add(total, context, kept)
         return torch.layer_norm(total, *packed.attention.norm)
 
     def _ffn(self, packed: PackedLayer, rows: Tensor, kept: PartSelection) -> Tensor:
-        """Rows [real tokens, hidden] through the feed-forward part, residual and norm.
+        """Rows [real tokens, hidden] through the feed-forward part, residual and norm."""
+        total = rows + packed.ffn.out_bias
+        if kept.pieces:
+            self._feed(packed, rows, total, kept)
+        return torch.layer_norm(total, *packed.ffn.norm)
+
+    def _feed(self, packed: PackedLayer, rows: Tensor, total: Tensor, kept: PartSelection) -> None:
+        """Add what the kept blocks give.
 
         A few pieces run one after the other, so that what each gives is used while it is in the cache; for
         many small ones the activation is called once.
         """
-        total = rows + packed.ffn.out_bias
-        if len(kept.pieces) <= FEW_PIECES:
-            for piece in kept.pieces:
-                active = packed.activation(torch.addmm(piece.bias, rows, piece.weight))
-                total.addmm_(active, piece.out_weight)
-        else:
-            parts = packed.activation(_project(rows, kept)).split_with_sizes(kept.rows, 1)
-            for piece, part in zip(kept.pieces, parts, strict=True):
-                total.addmm_(part, piece.out_weight)
-        return torch.layer_norm(total, *packed.ffn.norm)
+        if len(kept.pieces) > FEW_PIECES:
+            return self._add(total, packed.activation(self._project(rows, kept)), kept)
+        for piece in kept.pieces:
+            active = packed.activation(torch.addmm(piece.bias, rows, piece.weight))
+            total.addmm_(active, piece.out_weight)
+
+    def _project(self, rows: Tensor, kept: PartSelection) -> Tensor:
+        """The kept units' values, side by side [rows, columns]: one product for each piece."""
+        if len(kept.pieces) == 1:
+            return torch.addmm(kept.pieces[0].bias, rows, kept.pieces[0].weight)
+        columns = kept.columns
+        projected = rows.new_empty(len(rows), sum(columns))
+        for piece, part in zip(kept.pieces, projected.split_with_sizes(columns, 1), strict=True):
+            torch.addmm(piece.bias, rows, piece.weight, out=part)
+        return projected
+
+    def _add(self, total: Tensor, values: Tensor, kept: PartSelection) -> None:
+        """Add the kept units' values, side by side, through their way out: one product for each piece."""
+        parts = (values,) if len(kept.pieces) == 1 else values.split_with_sizes(kept.rows, 1)
+        for piece, part in zip(kept.pieces, parts, strict=True):
+            total.addmm_(part, piece.out_weight)
 
 
 def _refuse_training(anatomy: Anatomy) -> None:
@@ -211,17 +227,6 @@ def _by_head(projected: Tensor, batch: int, head_dim: int) -> tuple[Tensor, ...]
     tokens, unit = rows // batch, 3 * head_dim
     size = (3, batch, columns // unit, tokens, head_dim)
     return projected.as_strided(size, (head_dim, tokens * columns, unit, columns, 1)).unbind(0)
-
-
-def _project(rows: Tensor, kept: PartSelection) -> Tensor:
-    """The kept units' values, side by side [rows, columns]: one product for each piece."""
-    if len(kept.pieces) == 1:
-        return torch.addmm(kept.pieces[0].bias, rows, kept.pieces[0].weight)
-    columns = kept.columns
-    projected = rows.new_empty(len(rows), sum(columns))
-    for piece, part in zip(kept.pieces, projected.split_with_sizes(columns, 1), strict=True):
-        torch.addmm(piece.bias, rows, piece.weight, out=part)
-    return projected
 
 
 def _versions(weights: list[Tensor]) -> list[int]:

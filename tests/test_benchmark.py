@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -67,7 +68,13 @@ def test_variants_give_what_they_stand_for(sst2: Lab) -> None:
     assert int8 is None or 0 < float((int8(batch).logits - dense).abs().max()) < 3.0
     assert made.macs["dynamic 0.5"] == pytest.approx(0.5, abs=0.1)
     assert made.macs["gated only 0.5"] == made.macs[LEAN] == 1.0
-    assert any("int8 with dynamic pruning is left out" in note for note in made.notes)
+    assert 0 < float((made.runs["int8 lean dense"](batch) - dense).abs().max()) < 1.0
+    assert "int8 dynamic 0.5" not in made.runs  # of a batch each input would run alone
+    assert any(re.match(r"int8 lean dense predicts what float32 does on [34] of 4", n) for n in made.notes)
+    alone = bench_inputs(sst2, batch=1, count=2)
+    single, given = make_variants(sst2, alone, (0.5,)), alone.batches[0]
+    difference = single.runs["int8 dynamic 0.5"](given) - single.runs["dynamic 0.5"](given)
+    assert 0 < float(difference.abs().max()) < 1.0
 
 
 def test_a_model_without_a_router_says_so(toy_folder: str) -> None:

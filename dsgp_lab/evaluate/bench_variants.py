@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,22 +23,23 @@ from dsgp_lab.evaluate.bench_inputs import BenchInputs
 from dsgp_lab.evaluate.methods import DENSE
 from dsgp_lab.evaluate.rivals import Rival, find_rival
 from dsgp_lab.gates import gated
+from dsgp_lab.int8 import Int8Network
 from dsgp_lab.lab import Lab
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import plan_mask
 from dsgp_lab.regimes import load_router
 from dsgp_lab.router import BatchPlanner, Planner, Router
 from dsgp_lab.sensitivity import lengths
+from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.together import run_together
 
 Run = Callable[[Inputs], object]
 
 TRANSFORMERS, LEAN = "transformers dense", "lean dense"
 INT8, ONNX, GATED = "int8 dense (torch)", "ONNX Runtime dense", "gated only"
-NO_PRUNED_INT8 = (
-    "int8 with dynamic pruning is left out: torch packs an int8 weight as a whole, so that units cannot be"
-    " left out of it."
-)
+INT8_LEAN = "int8 lean dense"
+COMPARED = 50
+"""Inputs on which int8 predictions are compared with those of float32."""
 
 
 @dataclass
@@ -76,6 +78,7 @@ def make_variants(lab: Lab, inputs: BenchInputs, keeps: tuple[float, ...]) -> Va
     half = static_mask(lab, keeps[0])
     made.add(f"{GATED} {keeps[0]:g}", _gated(lab, half), keeps[0], 1.0)
     _add_int8(made, lab)
+    _add_lean_int8(made, lab, inputs, router, keeps)
     _add_onnx(made, lab, inputs)
     lab.subnetwork.copies.clear()  # what was run to count operations shall not help what is timed
     return made
@@ -182,7 +185,6 @@ def _gated(lab: Lab, mask: Mask) -> Run:
 
 
 def _add_int8(made: Variants, lab: Lab) -> None:
-    made.notes.append(NO_PRUNED_INT8)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -193,6 +195,32 @@ def _add_int8(made: Variants, lab: Lab) -> None:
         made.notes.append(f"{INT8} is left out: {type(error).__name__}: {error}")
         return
     made.add(INT8, torch.inference_mode()(lambda each: model(**each)))
+
+
+def _add_lean_int8(
+    made: Variants, lab: Lab, inputs: BenchInputs, router: Router | None, keeps: tuple[float, ...]
+) -> None:
+    """Our own int8 products: dense, and, for single inputs, under the router's decisions."""
+    try:
+        network = Int8Network(lab.anatomy)
+        some = inputs.batches[:COMPARED]
+        pairs = [(network.dense(each), lab.subnetwork.dense(each)) for each in some]
+    except (RuntimeError, AttributeError) as error:  # torch._int_mm differs between builds of torch
+        made.notes.append(f"{INT8_LEAN} is left out: {type(error).__name__}: {error}")
+        return
+    made.add(INT8_LEAN, network.dense)
+    if router is not None and inputs.batch == 1:
+        for keep in keeps:
+            run = partial(_run, network, Planner(router, keep))
+            made.add(f"int8 {dynamic_name(keep)}", run, keep, made.macs[dynamic_name(keep)])
+    whole, real = (torch.cat(logits) for logits in zip(*pairs, strict=True))
+    if real.shape[1] > 1:
+        same = int((whole.argmax(1) == real.argmax(1)).sum())
+        made.notes.append(f"{INT8_LEAN} predicts what float32 does on {same} of {len(real)} inputs.")
+
+
+def _run(network: SubNetwork, planner: Planner, each: Inputs) -> torch.Tensor:
+    return network.run(each, planner)
 
 
 def _add_onnx(made: Variants, lab: Lab, inputs: BenchInputs) -> None:
