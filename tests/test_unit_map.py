@@ -1,4 +1,4 @@
-"""The live heat maps of the explorer: crosses by style at once, in the figure when the slider rests; rings."""
+"""The live heat maps of the explorer: crosses by style at once, in the figure at rest; rings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def test_crosses_and_rings_follow_the_mask() -> None:
     scores = [torch.rand(3, units, generator=chance) for units in (4, 6)]
     heads, blocks = (torch.rand(3, units, generator=chance) > 0.5 for units in (4, 6))
     view = sensitivity_heatmap(*scores, mask_heads=heads, mask_blocks=blocks)
-    drawn, mask, flipped = UnitMap(view, print), Mask(heads[None], blocks[None]), (Unit("head", 1, 2),)
+    drawn, mask = UnitMap(view, print), Mask(heads[None], blocks[None])
+    flipped = (Unit("head", 1, 2),)
     for _ in range(2):
         assert [len(trace.x) for trace in drawn.figure.data] == [4, 12, 6, 18, 0, 0]
         drawn.set_mask(mask, flipped)
