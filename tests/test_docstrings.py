@@ -37,9 +37,9 @@ ALL = described()
 
 
 PLAIN = {
+    "language: LanguageLab.calibration",
     "language: LanguageLab.encode",
     "language: LanguageLab.perplexity",
-    "language: LanguageLab.plan",
     "language: LanguageLab.prune_after_reading",
     "language: LanguageLab.scorer",
     "subnetwork: SubNetwork.checked",

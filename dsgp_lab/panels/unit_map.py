@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
@@ -31,29 +32,14 @@ class UnitMap:
     """
 
     def __init__(self, view: View, clicked: Callable[[Unit], None]) -> None:
-        self.figure = live(view)
+        # complete before it becomes a widget: what is changed before the browser has drawn it may get lost
+        self.figure = live(replace(view, figure=_with_marks(view.figure)))
         self.quick = w.HTML(layout=w.Layout(display="none"))
         self.widget = w.Box([self.figure, self.quick])
         self._scope = f"dsgp-map-{self.figure.model_id[:8]}"
         self.widget.add_class(self._scope)
-        for number, axes in enumerate(AXES):
-            self.figure.add_scatter(
-                x=[],
-                y=[],
-                xaxis=axes[0],
-                yaxis=axes[1],
-                mode="markers",
-                marker={
-                    "symbol": "circle-open",
-                    "size": 20,
-                    "color": ORANGE,
-                    "line": {"width": 3, "color": ORANGE},
-                },
-                hoverinfo="skip",
-                showlegend=False,
-            )
-            self.figure.data[2 * number].on_click(self._on_click(KINDS[number], clicked))
-            self._cross_all(number)
+        for number, kind in enumerate(KINDS):
+            self.figure.data[2 * number].on_click(self._on_click(kind, clicked))
         self._selected: Unit | None = None
         self._flipped: tuple[Unit, ...] = ()
 
@@ -66,9 +52,8 @@ class UnitMap:
 
     def draw(self, view: View) -> None:
         """Replace scores, scale, mask and title by those of another view of the same model."""
-        redraw(self.figure, view)
-        for number in (0, 1):
-            self._cross_all(number)
+        redraw(self.figure, replace(view, figure=_with_marks(view.figure)))
+        self._flipped = ()
 
     def set_mask(self, mask: Mask, flipped: tuple[Unit, ...] = ()) -> None:
         """Cross out the units that do not run, and ring those that were changed by hand."""
@@ -113,13 +98,6 @@ class UnitMap:
         self._selected = unit
         self.figure.layout.shapes = [] if unit is None else [_frame(unit)]
 
-    def _cross_all(self, number: int) -> None:
-        """Put a cross on every unit: which ones are seen is a matter of opacity, quick to change."""
-        heat, crosses = self.figure.data[2 * number], self.figure.data[2 * number + 1]
-        places = [(x, y) for y in heat.y for x in heat.x]
-        with self.figure.batch_update():
-            crosses.update(x=[x for x, _ in places], y=[y for _, y in places])
-
     def _on_click(self, kind: Kind, clicked: Callable[[Unit], None]) -> Callable[..., None]:
         def on_click(trace: Any, points: Any, _: Any) -> None:
             if points.xs and points.ys:
@@ -127,6 +105,23 @@ class UnitMap:
                 clicked(Unit(kind, list(trace.y).index(points.ys[0]), number))
 
         return on_click
+
+
+def _with_marks(figure: go.Figure) -> go.Figure:
+    """The view's figure with a cross on every unit (a style says which are seen), and rings around none."""
+    traces = list(figure.data)
+    for number, (x, y) in enumerate(AXES):
+        heat, crosses = figure.data[2 * number], go.Scatter(figure.data[2 * number + 1])
+        places = [(column, row) for row in heat.y for column in heat.x]
+        crosses.update(x=[column for column, _ in places], y=[row for _, row in places])
+        traces[2 * number + 1] = crosses
+        ring = {"symbol": "circle-open", "size": 20, "color": ORANGE, "line": {"width": 3, "color": ORANGE}}
+        traces.append(
+            go.Scatter(
+                x=[], y=[], xaxis=x, yaxis=y, mode="markers", marker=ring, hoverinfo="skip", showlegend=False
+            )
+        )
+    return go.Figure(traces, figure.layout)
 
 
 def redraw(widget: go.FigureWidget, view: View) -> None:
