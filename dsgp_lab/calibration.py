@@ -39,7 +39,7 @@ BATCHES, TOKENS = (1, 8, 32), (8, 16, 32, 64, 128)
 LARGEST = 2048
 """Tokens in a batch beyond which no point is measured; the last one is extrapolated."""
 SECONDS = 60.0
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
