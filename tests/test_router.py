@@ -17,7 +17,7 @@ from dsgp_lab.tasks import get_task
 from dsgp_lab.training.routed import routed, straight_through
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_groups import learn_rankings
-from dsgp_lab.training.router_loop import RouterTraining, Source, calibrate, distillation, feature_statistics
+from dsgp_lab.training.router_loop import RouterTraining, Source, calibrate, distillation, layer_features
 from dsgp_lab.training.router_start import static_ranks
 
 FAMILIES = ("bert", "roberta", "electra", "distilbert")
@@ -244,7 +244,8 @@ def training(tmp_path, out, kind="layerwise", steps=12, regime="frozen", seed=0,
     config = RouterConfig("sst2", regime, kind, steps=steps, batch_size=8, seed=seed, **settings)
     torch.manual_seed(seed)
     router = Router(RouterShape.of(anatomy, kind, width=8))
-    router.standardise(*feature_statistics(anatomy, [toy_inputs(anatomy.model, [7] * 16)]))
+    features = layer_features(anatomy, [toy_inputs(anatomy.model, [7] * 16)])
+    router.standardise(features.mean(0), features.std(0))
     router.start_from_ranking(torch.rand(anatomy.num_layers, router.shape.num_units))
     source = Source(task, encoded, [0] * 64, targets)
     return RouterTraining(config, anatomy, router, [source], tmp_path / out)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
+
+from readme_section import ROOT, write_or_check
 
 from dsgp_lab.models import CARD
 from dsgp_lab.tasks import TASKS
 
-ROOT = Path(__file__).resolve().parent.parent
-START, END = "<!-- dense -->\n", "<!-- /dense -->"
 HEADINGS = (
     "task",
     "metric",
@@ -51,20 +50,5 @@ def _rows(card: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def main(arguments: list[str]) -> int:
-    """Write or check; the exit code."""
-    readme = ROOT / "README.md"
-    text = readme.read_text("utf-8")
-    before, rest = text.split(START)
-    written, after = rest.split(END)
-    if arguments == ["--check"]:
-        if written != table():
-            print(f"{readme.name}: the table of dense checkpoints is not what the cards say", file=sys.stderr)
-            return 1
-        return 0
-    readme.write_text(before + START + table() + END + after, "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(write_or_check("dense", table(), sys.argv[1:]))

@@ -7,12 +7,11 @@ python tools/language_table.py --check    # exit 1 if the table is another
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+
+from readme_section import ROOT, write_or_check
 
 from dsgp_lab.evaluate.language_table import LanguageTable
 
-ROOT = Path(__file__).resolve().parent.parent
-START, END = "<!-- language -->\n", "<!-- /language -->"
 HEADINGS = (
     *("MACs", "GRIFFIN's own mask", "its static twin", "another prompt's mask", "gain on the twin, nats"),
     *("best own mask", "best static mask"),
@@ -34,20 +33,5 @@ def section() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + notes
 
 
-def main(arguments: list[str]) -> int:
-    """Write or check; the exit code."""
-    readme = ROOT / "README.md"
-    text = readme.read_text("utf-8")
-    before, rest = text.split(START)
-    written, after = rest.split(END)
-    if arguments == ["--check"]:
-        if written != section():
-            print(f"{readme.name}: the language model's table is not what its results say", file=sys.stderr)
-            return 1
-        return 0
-    readme.write_text(before + START + section() + END + after, "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(write_or_check("language", section(), sys.argv[1:]))

@@ -222,12 +222,6 @@ def layer_features(anatomy: Anatomy, batches: Sequence[Inputs]) -> Tensor:
     return torch.cat(found)
 
 
-def feature_statistics(anatomy: Anatomy, batches: Sequence[Inputs]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of `layer_features`, [layers, features] each."""
-    features = layer_features(anatomy, batches)
-    return features.mean(0), features.std(0)
-
-
 @torch.no_grad()
 def calibrate(anatomy: Anatomy, router: Router, batches: Sequence[Inputs]) -> dict[float, float]:
     """Find the budget inputs with which the mean share of MACs equals each budget of the grid; store them.

@@ -29,7 +29,7 @@ from dsgp_lab.training.overlap import dev_texts
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_data import labelled_batches, long_sample, task_source
 from dsgp_lab.training.router_groups import learn_rankings
-from dsgp_lab.training.router_loop import Source, feature_statistics, layer_features
+from dsgp_lab.training.router_loop import Source, layer_features
 
 SHARED_LIMIT = 12_000
 """Training examples of each task that the shared encoder sees."""
@@ -154,7 +154,8 @@ def fresh_router(config: RouterConfig, start: Start) -> Router:
     """A router that decides as the one in ``config.start_from``, or is the model's static Fisher plan."""
     torch.manual_seed(config.seed)
     router = Router(RouterShape.of(start.dense, config.kind, config.width))
-    router.standardise(*feature_statistics(start.dense, start.calibration))
+    features = layer_features(start.dense, start.calibration)
+    router.standardise(features.mean(0), features.std(0))
     if config.start_from:
         folder = Path(config.start_from)
         verified_card(folder, (ROUTER,))
@@ -166,9 +167,7 @@ def fresh_router(config: RouterConfig, start: Start) -> Router:
         ranks = torch.stack(
             [static_ranks(start.fisher[start.groups == group], cost) for group in start.groups.unique()]
         )
-        learn_rankings(
-            router, layer_features(start.dense, start.calibration), ranks[start.groups], config.seed
-        )
+        learn_rankings(router, features, ranks[start.groups], config.seed)
     return router
 
 
