@@ -16,7 +16,7 @@ from dsgp_lab.cost import CostModel
 from dsgp_lab.evaluate.cell import Cell
 from dsgp_lab.evaluate.cell_files import read_cells
 from dsgp_lab.evaluate.dense import to_predictions
-from dsgp_lab.evaluate.methods import METHODS, make_method, predict
+from dsgp_lab.evaluate.methods import METHODS, ROUTED, make_method, predict
 from dsgp_lab.evaluate.pruned import mismatched, predict_masked, predict_pruned
 from dsgp_lab.evaluate.run_cell import run_cell
 from dsgp_lab.evaluate.sweep import sweep
@@ -25,7 +25,7 @@ from dsgp_lab.regimes import ROUTER, trained_folder
 from dsgp_lab.router import Planner, Router, RouterShape
 from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Random
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import Examples, get_task, load_teaching
+from dsgp_lab.tasks import Examples, get_task, load_teaching, shared_outputs
 from dsgp_lab.training.router_data import labelled_batches
 
 
@@ -55,12 +55,13 @@ def test_every_method_runs_within_its_budget(toy: SubNetwork) -> None:
     tokenizer, examples = toy_tokenizer(), texts(12)
     batches = labelled_batches(tokenizer, examples)
     router = toy_router(toy)
+    donors = predict_pruned(toy, tokenizer, texts(5), router, 0.5).masks
     runs = {}
     for name in METHODS:
         made = make_method(name, toy.anatomy, router=router, calibration=lambda: batches, seed=3)
-        runs[name] = predict(name, made, toy, tokenizer, examples, 0.5, seed=3)
+        runs[name] = predict(name, made, toy, tokenizer, examples, 0.5, seed=3, donors=donors)
         assert runs[name].logits.shape == (12, 2)
-        if name not in ("dense", "router", "twin", "mismatched"):
+        if name not in ("dense", *ROUTED):
             assert (runs[name].shares <= 0.5 + 1e-6).all(), name
     assert runs["dense"].shares.tolist() == [1.0] * 12
     expected = predict_masked(toy, tokenizer, examples, mismatched(runs["router"].masks, 3))
@@ -70,6 +71,10 @@ def test_every_method_runs_within_its_budget(toy: SubNetwork) -> None:
     assert torch.allclose(runs["mismatched"].shares - expected.shares, torch.tensor(own), atol=1e-6)
     again = predict("mismatched", router, toy, tokenizer, examples, 0.5, seed=3, routed=runs["router"])
     assert torch.equal(again.logits, expected.logits)
+    for mask in runs["other_task"].masks.groups():
+        assert any(torch.equal(mask[0].heads[0], each) for each in donors.heads)
+    with pytest.raises(LabError, match="'other_task' without masks"):
+        predict("other_task", router, toy, tokenizer, examples, 0.5)
     assert len({run.logits.numpy().tobytes() for run in runs.values()}) > 6
 
 
@@ -156,6 +161,19 @@ def test_real_cells(sst2: Lab, trained: Path, tmp_path: Path, monkeypatch: pytes
     for name, result in done.items():
         assert stored[name].predictions["share"].equals(result.predictions["share"])
         assert stored[name].predictions["prediction"].equals(result.predictions["prediction"])
+
+
+@pytest.mark.slow
+def test_masks_of_other_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Under the shared encoder's router, masks from the teaching sets of other tasks; never the own ones."""
+    monkeypatch.setenv("DSGP_GLUE_DIR", str(tmp_path / "none"))
+    cells = plan_cells(["rte"], ["shared"], ["router", "other_task"], keeps=(0.5,), limit=16, say=silent)
+    done = {result.cell.method: result for result in map(run_cell, cells)}
+    swapped, own = done["other_task"], done["router"]
+    assert set(swapped.record["configuration"]["donors"]) == set(shared_outputs()) - {"rte", "qqp"}
+    assert "donors" not in own.record["configuration"]
+    assert abs(swapped.predictions["share"].mean() - own.predictions["share"].mean()) < 0.1
+    assert not np.allclose(np.stack(swapped.predictions["logits"]), np.stack(own.predictions["logits"]))
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from dsgp_lab.evaluate import cell_files
 from dsgp_lab.evaluate import sweep as sweep_module
 from dsgp_lab.evaluate.cell import Cell, CellResult, key_of
 from dsgp_lab.evaluate.cell_files import cell_path, claimed, read_cell, read_cells, write_cell
-from dsgp_lab.evaluate.methods import METHODS, STATIC, available_methods
+from dsgp_lab.evaluate.methods import METHODS, ROUTED, STATIC, available_methods
 from dsgp_lab.evaluate.run_cell import run_cell
 from dsgp_lab.evaluate.sweep import make_cells, processes, sweep
 from dsgp_lab.evaluate.sweep_plan import group_cells, plan_cells
@@ -103,15 +103,17 @@ def test_a_cell_without_its_checkpoint(cards: Path) -> None:
 
 
 def test_available_methods(cards: Path, tmp_path: Path) -> None:
-    assert available_methods("sst2", "frozen") == tuple(METHODS)
-    without = [name for name in METHODS if name not in ("twin", "router", "mismatched")]
+    assert list(available_methods("sst2", "frozen")) == [name for name in METHODS if name != "other_task"]
+    without = [name for name in METHODS if name not in ROUTED]
     assert list(available_methods("sst2", "frozen", tmp_path / "other")) == without
     assert available_methods("sst2", "joint") == ()
     assert available_methods("cola", "frozen") == ()
     card(trained_folder("sst2", "joint"), router__safetensors="j")
-    assert list(available_methods("sst2", "joint")) == [name for name in METHODS if name != "twin"]
+    assert list(available_methods("sst2", "joint")) == [
+        name for name in METHODS if name not in ("twin", "other_task")
+    ]
     card(trained_folder("sst2", "shared"), router__safetensors="s")
-    assert "router" in available_methods("mrpc", "shared")
+    assert {"router", "other_task"} <= set(available_methods("mrpc", "shared"))
     assert available_methods("wnli", "shared") == ()
 
 
@@ -119,11 +121,12 @@ def test_a_plan_has_everything_that_is_there(cards: Path) -> None:
     said: list[str] = []
     cells = plan_cells(keeps=(0.25, 0.5), seeds=(0, 1), say=said.append)
     assert {cell.task for cell in cells} == {"sst2", "mrpc"}
-    assert {cell.method for cell in cells} == set(METHODS)
+    assert {cell.method for cell in cells} == set(METHODS) - {"other_task"}
     assert {cell.split for cell in cells} == {"teaching"}
     assert [line for line in said if "teaching set is used instead" in line] == said != []
     per_method = Counter(cell.method for cell in cells if cell.task == "sst2")
-    assert per_method == dict.fromkeys(METHODS, 2) | {"dense": 1, "random": 4, "mismatched": 4}
+    every = dict.fromkeys(set(METHODS) - {"other_task"}, 2)
+    assert per_method == every | {"dense": 1, "random": 4, "mismatched": 4}
     assert cells[0].method == "dense"
     assert len(set(cells)) == len(cells)
 

@@ -14,6 +14,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.methods import (
     BY_CHANCE,
     DENSE,
+    OTHER_TASK,
     ROUTED,
     STATIC,
     TWIN,
@@ -23,7 +24,7 @@ from dsgp_lab.models import CARD, sha256, unreadable
 from dsgp_lab.plan import check_keep
 from dsgp_lab.regimes import ROUTER, Regime, trained_folder
 from dsgp_lab.report import Report
-from dsgp_lab.tasks import GLUE_FOLDER_VARIABLE, data_folder, get_task, load_examples
+from dsgp_lab.tasks import GLUE_FOLDER_VARIABLE, data_folder, get_task, load_examples, shared_outputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,8 +90,11 @@ class Cell:
             LabError: a checkpoint that is missing or whose card cannot be read.
         """
         calibration = calibration_split(self.task) if self.method in STATIC else None
-        sentences = data_folder() / "teaching" / f"{self.task}.jsonl"
-        return {
+        sentences = teaching_file(self.task)
+        donors = {}
+        if self.method == OTHER_TASK and self.split == TEACHING:
+            donors = {"donors": {t: sha256(teaching_file(t)) for t in donor_tasks(self.task, TEACHING)}}
+        return donors | {
             "format": FORMAT,
             "task": self.task,
             "regime": self.regime,
@@ -177,6 +181,17 @@ def calibration_split(task: str) -> str:
     """Where calibration texts come from: the training split, or without one the teaching set."""
     known = get_task(task)
     return TEACHING if split_problem(task, known.train_split) else known.train_split
+
+
+def teaching_file(task: str) -> Path:
+    """Where a task's own sentences lie, whether there are any or not."""
+    return data_folder() / "teaching" / f"{task}.jsonl"
+
+
+def donor_tasks(task: str, split: str) -> list[str]:
+    """The other tasks of the shared encoder that have data of the kind of `split`."""
+    others = [other for other in shared_outputs() if other != task]
+    return [other for other in others if split != TEACHING or teaching_file(other).is_file()]
 
 
 def _hashes(folder: Path) -> dict[str, str]:

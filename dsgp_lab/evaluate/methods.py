@@ -5,6 +5,7 @@ All run through the same compacted model within the same budget, so that they di
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,7 +29,8 @@ from dsgp_lab.tasks import Examples, data_folder, shared_outputs
 Batches = Sequence[tuple[Inputs, Tensor]]
 """Calibration data: batches of inputs with their labels [batch]."""
 
-DENSE, ROUTER_METHOD, TWIN, MISMATCHED = "dense", "router", "twin", "mismatched"
+DENSE, ROUTER_METHOD, TWIN = "dense", "router", "twin"
+MISMATCHED, OTHER_TASK = "mismatched", "other_task"
 
 METHODS: dict[str, str] = {
     DENSE: "every unit runs",
@@ -40,6 +42,7 @@ METHODS: dict[str, str] = {
     TWIN: "the router's training with its input switched off: a learned static plan",
     ROUTER_METHOD: "the router: decides for every input as the model runs",
     MISMATCHED: "every input under the mask that the router made for another one",
+    OTHER_TASK: "every input under a mask that the router made for an input of another task",
     "oracle_first_order": "the input's own absolute gate gradients: looks at the whole model's run",
     "oracle_signed": "the input's own signed gate gradients: looks at the whole model's run",
 }
@@ -55,10 +58,10 @@ ORACLES: dict[str, Callable[[], Scorer]] = {
     "oracle_first_order": FirstOrder,
     "oracle_signed": partial(FirstOrder, signed=True),
 }
-BY_CHANCE = ("random", MISMATCHED)
+BY_CHANCE = ("random", MISMATCHED, OTHER_TASK)
 """Methods whose result depends on the seed of a run, not only on that of training."""
 
-ROUTED = (TWIN, ROUTER_METHOD, MISMATCHED)
+ROUTED = (TWIN, ROUTER_METHOD, MISMATCHED, OTHER_TASK)
 """Methods that need a trained router."""
 
 
@@ -86,6 +89,7 @@ def available_methods(task: str, regime: Regime, root: Path | None = None) -> tu
     weights = dense if regime == "frozen" else routed
     needs = {TWIN: twin and (dense or regime != "frozen"), ROUTER_METHOD: routed and weights}
     needs[MISMATCHED] = needs[ROUTER_METHOD]
+    needs[OTHER_TASK] = needs[ROUTER_METHOD] and regime == "shared"
     return tuple(name for name in METHODS if needs.get(name, weights))
 
 
@@ -100,7 +104,8 @@ def make_method(
     """What decides the masks of a method; None for "dense", where nothing is decided.
 
     `router` is the trained router (for "twin" the constant one), `calibration` gives labelled batches and is
-    called only by the static methods. "mismatched" gives the router, whose masks are permuted afterwards.
+    called only by the static methods. "mismatched" and "other_task" give the router, whose masks are swapped
+    afterwards.
 
     Raises:
         LabError: an unknown name, or a router or calibration data that the method needs and did not get.
@@ -137,23 +142,43 @@ def predict(
     *,
     seed: int = 0,
     routed: PrunedPredictions | None = None,
+    donors: Mask | None = None,
 ) -> PrunedPredictions:
     """Run a method over examples within `keep` of the encoder's MACs; `made` is what `make_method` gave.
 
     "dense" runs every unit whatever `keep` says. "mismatched" permutes the router's masks by `seed`; they are
-    those of `routed`, the router's own predictions, or made first. The router's own MACs count there too.
+    those of `routed`, the router's own predictions, or made first. "other_task" draws each example's mask
+    from `donors`, those of other tasks' inputs. The router's own MACs count there too.
+
+    Raises:
+        LabError: "other_task" without donors.
     """
     if made is None:
         return predict_masked(subnetwork, tokenizer, examples, Mask.full(subnetwork.anatomy))
-    if name != MISMATCHED:
+    if name == MISMATCHED:
+        routed = routed or predict_pruned(subnetwork, tokenizer, examples, made, keep)
+        masks = mismatched(routed.masks, seed)
+    elif name == OTHER_TASK:
+        masks = _drawn(donors, len(examples), seed)
+    else:
         return predict_pruned(subnetwork, tokenizer, examples, made, keep)
-    routed = routed or predict_pruned(subnetwork, tokenizer, examples, made, keep)
-    swapped = predict_masked(subnetwork, tokenizer, examples, mismatched(routed.masks, seed))
+    swapped = predict_masked(subnetwork, tokenizer, examples, masks)
     cost = CostModel.of(subnetwork.anatomy)
     own = torch.tensor(
         [made.macs(cost, n) if isinstance(made, Router) else 0 for n in swapped.lengths.tolist()]
     )
     return replace(swapped, shares=swapped.shares + own / cost.dense(swapped.lengths))
+
+
+def _drawn(donors: Mask | None, number: int, seed: int) -> Mask:
+    """So many masks, drawn from the donors'."""
+    if donors is None:
+        raise LabError(
+            got=f"method {OTHER_TASK!r} without masks",
+            allowed="masks that the router made for inputs of other tasks",
+            hint="pass donors=, or choose another method",
+        )
+    return donors[random.Random(seed).choices(range(len(donors)), k=number)]
 
 
 def _static(scorer: Scorer, anatomy: Anatomy, batches: Batches) -> Constant:

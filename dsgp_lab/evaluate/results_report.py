@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, ROUTER_METHOD, TWIN
+from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, OTHER_TASK, ROUTER_METHOD, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
 from dsgp_lab.regimes import REGIMES
@@ -113,7 +113,7 @@ on {" and ".join(machines)}. `dsgp-lab results` prints these tables, with `--jso
 | `value`, `dense`, `loss` | the task's first metric; the dense checkpoint's; the difference |
 | `ci_low`, `ci_high` | 95 % interval of the loss: paired bootstrap over examples, {RESAMPLES:,} resamples |
 | `p_dense`, `p_twin` | McNemar's exact test against the dense checkpoint, the twin (accuracy only) |
-| `gain_twin`, `gain_mismatched` | value minus that of these methods; `_low`, `_high`: 95 % interval |
+| `gain_twin` and so on | value minus that of these methods; `_low`, `_high`: 95 % interval |
 | `n`, `split`, `limit` | examples; where they come from; how many were drawn, if not all |
 
 Intervals and tests speak of the choice of examples, not of the seed of training, and are not corrected for
@@ -154,15 +154,16 @@ def _loss_report(rows: pd.DataFrame, averages: pd.DataFrame, regime: str, keep: 
 
 def _router_report(rows: pd.DataFrame, averages: pd.DataFrame, regime: str) -> Report:
     lines = []
+    swaps = (MISMATCHED, OTHER_TASK)[: 2 if OTHER_TASK in set(rows["method"]) else 1]
     for row in rows[rows["method"] == ROUTER_METHOD].to_dict("records"):
         loss = _interval(row["loss"], row["ci_low"], row["ci_high"])
         p_value = MISSING if row["p_twin"] != row["p_twin"] else f"{row['p_twin']:.2g}"
-        gains = (_gain(row, TWIN), p_value, _gain(row, MISMATCHED))
+        gains = (_gain(row, TWIN), p_value, *(_gain(row, each) for each in swaps))
         lines.append((row["task"], f"{row['keep']:g}", str(row["seed"]), f"{row['macs']:.3f}", loss, *gains))
     for keep in sorted(set(rows.loc[rows["method"] == ROUTER_METHOD, "keep"])):
         row = _average(averages, ROUTER_METHOD, keep)
         if row is not None:
-            gains = (_gain(row, TWIN), MISSING, MISSING)
+            gains = (_gain(row, TWIN), *[MISSING] * (1 + len(swaps)))
             name = f"mean of {len(GLUE_AVERAGE)}"
             lines.append((name, f"{keep:g}", "", f"{row['macs']:.3f}", _mean_loss(row), *gains))
     header = (
@@ -173,7 +174,7 @@ def _router_report(rows: pd.DataFrame, averages: pd.DataFrame, regime: str) -> R
         "loss [95 %]",
         "over twin [95 %]",
         "p",
-        "over mismatched [95 %]",
+        *(f"over {each.replace('_', ' ')} [95 %]" for each in swaps),
     )
     return Report(f"Regime {regime}: the router, points", tuple(lines), header)
 

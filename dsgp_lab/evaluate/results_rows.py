@@ -9,7 +9,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.cell import Cell, CellResult
-from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, TWIN
+from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, OTHER_TASK, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES, mcnemar, percentile_interval, resampled_metric
 from dsgp_lab.regimes import REGIMES
 from dsgp_lab.tasks import TASKS, get_task
@@ -56,7 +56,7 @@ AVERAGE_COLUMNS = (
 )
 """Columns of the averages."""
 
-RIVALS = (TWIN, MISMATCHED)
+RIVALS = (TWIN, MISMATCHED, OTHER_TASK)
 """Methods that the others of the same regime, budget and seed are compared with directly."""
 
 
@@ -111,7 +111,7 @@ def table_of(cells: Sequence[CellResult], resamples: int = RESAMPLES) -> tuple[p
 
     Values, losses, gains and their intervals are in points of 100. `dense` is the dense checkpoint's value,
     `loss` is dense - value with its paired bootstrap interval; `p_dense` and `p_twin` are McNemar's exact
-    test where the metric is accuracy; `gain_twin` and `gain_mismatched` are value minus that method's, of
+    test where the metric is accuracy; `gain_twin` and so on (`RIVALS`) are value minus that method's, of
     the same regime, budget and seed. NaN where there is nothing to compare with.
 
     Raises:

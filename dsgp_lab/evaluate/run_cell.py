@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dsgp_lab.anatomy import Anatomy
-from dsgp_lab.evaluate.cell import TEACHING, Cell, CellResult, calibration_split
+from dsgp_lab.evaluate.cell import TEACHING, Cell, CellResult, calibration_split, donor_tasks
 from dsgp_lab.evaluate.dense import to_predictions
 from dsgp_lab.evaluate.latency import machine, threads
 from dsgp_lab.evaluate.methods import (
     DENSE,
     MISMATCHED,
+    OTHER_TASK,
     ROUTED,
     ROUTER_METHOD,
     STATIC,
@@ -26,14 +27,18 @@ from dsgp_lab.evaluate.methods import (
     predict,
 )
 from dsgp_lab.evaluate.pruned import PrunedPredictions
+from dsgp_lab.mask import Mask
 from dsgp_lab.regimes import ROUTER, Regime, load_model, load_router, trained_folder
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Scorer
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import Examples, load_examples, load_teaching, metrics
+from dsgp_lab.tasks import Examples, get_task, load_examples, load_teaching, metrics
 from dsgp_lab.training.router_data import labelled_batches, long_sample
 
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "scikit-learn", "pyarrow")
+
+DONORS = 64
+"""Inputs of each other task whose masks are tried on the cell's own inputs."""
 
 
 def run_cell(cell: Cell) -> CellResult:
@@ -97,9 +102,28 @@ def _predictions(cell: Cell, examples: Examples) -> PrunedPredictions:
         routed = _routed(made, subnetwork, tokenizer, examples, cell.keep)
     if cell.method == ROUTER_METHOD and routed is not None:
         return routed
+    donors = _donors(cell, made, subnetwork, tokenizer) if cell.method == OTHER_TASK else None
     return predict(
-        cell.method, made, subnetwork, tokenizer, examples, cell.keep, seed=cell.seed, routed=routed
+        cell.method,
+        made,
+        subnetwork,
+        tokenizer,
+        examples,
+        cell.keep,
+        seed=cell.seed,
+        routed=routed,
+        donors=donors,
     )
+
+
+def _donors(cell: Cell, router: Any, subnetwork: SubNetwork, tokenizer: Any) -> Mask:
+    """The router's masks for inputs of the other tasks of the shared encoder, about as many of each."""
+    masks = []
+    for task in donor_tasks(cell.task, cell.split):
+        split = TEACHING if cell.split == TEACHING else get_task(task).dev_splits[0]
+        _, examples = _examples(task, split, DONORS)
+        masks.append(predict(ROUTER_METHOD, router, subnetwork, tokenizer, examples, cell.keep).masks)
+    return Mask.stack(masks)
 
 
 @lru_cache(maxsize=2)
@@ -136,7 +160,7 @@ def _calibration(task: str, split: str, tokenizer: Any) -> Batches:
     return labelled_batches(tokenizer, long_sample(examples))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)  # those of all tasks, for masks from other tasks
 def _examples(task: str, split: str, limit: int | None) -> tuple[list[int], Examples]:
     """Examples and their positions in the split; a limited sample is drawn from all of it, not its start."""
     every = load_teaching(task) if split == TEACHING else load_examples(task, split)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.cell import TEACHING, Cell, split_problem
+from dsgp_lab.evaluate.cell import TEACHING, Cell, split_problem, teaching_file
 from dsgp_lab.evaluate.methods import (
     BY_CHANCE,
     DENSE,
     METHODS,
     MISMATCHED,
+    OTHER_TASK,
     ROUTER_METHOD,
     STATIC,
     available_methods,
@@ -155,7 +156,8 @@ def _methods(
     task: str, regime: Regime, wanted: Sequence[str] | None, root: Path | None, say: Callable[[str], None]
 ) -> list[str]:
     there = available_methods(task, regime, root)
-    missing = [name for name in wanted or METHODS if name not in there]
+    possible = [name for name in METHODS if name != OTHER_TASK or regime == "shared"]
+    missing = [name for name in wanted or possible if name not in there]
     if missing:
         say(f"{task} {regime}: no checkpoint for {', '.join(missing)}; left out.")
     return [name for name in wanted or METHODS if name in there]
@@ -172,7 +174,7 @@ def _split(task: str, wanted: str | None, say: Callable[[str], None]) -> str | N
     problem = split_problem(task, name)
     if problem is None:
         return name
-    if not (data_folder() / "teaching" / f"{task}.jsonl").is_file():
+    if not teaching_file(task).is_file():
         say(f"{task}: {problem}, and no teaching set for it; left out.")
         return None
     say(f"{task}: {problem}; its teaching set is used instead.")

@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from dsgp_lab.evaluate.results_table import Results
 
 Answer = Literal["yes", "no", "undecided", "no results"]
-Rival = Literal["twin", "mismatched"]
+Rival = Literal["twin", "mismatched", "other_task"]
 
 NAMES = {ROUTER_METHOD: "the router", TWIN: "the static twin", DENSE: "the unpruned model"}
+
+RIVAL_NAMES: dict[Rival, str] = {
+    "twin": "its static twin",
+    "mismatched": "itself with the masks swapped between inputs",
+    "other_task": "itself under masks made for other tasks",
+}
 
 Z95 = 1.96
 """Half a 95 % interval in standard errors."""
@@ -129,7 +135,7 @@ def claim_verdicts(results: Results, fewer: float = 0.4, limit: float = 1.0) -> 
 
 
 def gain_verdicts(results: Results, rival: Rival = "twin") -> Verdicts:
-    """Is the router better than its static twin, or than itself with the masks swapped between inputs?
+    """Is the router better than its static twin, or than itself with masks of other inputs, other tasks?
 
     The mean over the tasks of GLUE's average that have both. Its interval is that of `Results.averages`, else
     made from the tasks' own by `mean_gain`.
@@ -153,8 +159,7 @@ def gain_verdicts(results: Results, rival: Rival = "twin") -> Verdicts:
             entries.append(Verdict(regime, float(keep), judge(low, high), macs, value, low, high, tasks))
         if mine.empty:
             entries.append(Verdict(regime, math.nan, "no results"))
-    name = "its static twin" if rival == TWIN else "itself with the masks swapped between inputs"
-    return Verdicts(f"Is the router better than {name}?", tuple(entries))
+    return Verdicts(f"Is the router better than {RIVAL_NAMES[rival]}?", tuple(entries))
 
 
 def mean_gain(rows: pd.DataFrame, rival: Rival) -> tuple[float, float, float, int]:

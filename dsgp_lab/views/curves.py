@@ -45,6 +45,7 @@ STYLES: dict[str, tuple[str, Marker]] = {
     "router": (BLUE, "circle"),
     "twin": (ORANGE, "square"),
     "mismatched": (PURPLE, "diamond"),
+    "other_task": (PURPLE, "circle"),
     "random": (GREY, "diamond"),
     "static_first_order": (SKY, "square"),
     "static_fisher": (GREEN, "square"),
