@@ -16,8 +16,8 @@ import torch
 
 from dsgp_lab import Anatomy, Lab, LabError, cli
 from dsgp_lab.checkpoints import update_card
-from dsgp_lab.evaluate import own
-from dsgp_lab.evaluate.methods import METHODS
+from dsgp_lab.evaluate import calibration_texts, own
+from dsgp_lab.evaluate.methods import METHODS, ROUTED
 from dsgp_lab.evaluate.own import Evaluation, evaluate_file, evaluate_own
 from dsgp_lab.evaluate.paired import paired_difference
 from dsgp_lab.evaluate.pruned import predict_pruned
@@ -75,7 +75,7 @@ def light() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own, "load_task_model", lambda task: loaded)
         patch.setattr(own, "calibration_split", lambda task: "teaching")
-        patch.setattr(own, "long_sample", lambda examples: few)
+        patch.setattr(calibration_texts, "long_sample", lambda examples: few)
         yield
 
 
@@ -111,17 +111,18 @@ def test_the_same_again(teaching: OwnData, root: Path) -> None:
         assert (first.pruned, first.shares) == (second.pruned, second.shares)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "other_task"])
 def test_every_method(teaching: OwnData, root: Path, method: str) -> None:
     made = evaluate_own(OwnData(teaching.examples.take(range(4))), method, 0.7, root=root)
     assert len(made.pruned) == len(made.dense) == len(made.shares) == 4
     notices = " ".join(made.notices)
     assert ("means over texts of sst2 teaching" in notices) == method.startswith("static")
+    assert ("threshold was chosen on texts of sst2 teaching" in notices) == (method == "cascade")
     assert ("own cost is not charged" in notices) == method.startswith("oracle")
     if method == "dense":
         assert (made.keep, made.macs, made.agreement) == (1.0, 1.0, 1.0)
         assert made.difference == Interval(0.0, 0.0, 0.0, 4)
-    elif method not in ("router", "twin", "mismatched"):  # those meet a budget on average, once calibrated
+    elif method not in ROUTED:  # those meet a budget on average, once calibrated
         assert all(0.65 < share <= 0.7 + 1e-6 for share in made.shares)
 
 
@@ -142,6 +143,7 @@ def test_joint_weights_come_first_and_dense_stays_dense(sst2: Lab, teaching: Own
 def test_what_is_refused(teaching: OwnData, root: Path, tmp_path: Path) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"method": "michel"}, r"Got method 'michel'\. Allowed: dense, random, .*router"),
+        ({"method": "other_task"}, r"Got method 'other_task' for one task's file\. Allowed: dense"),
         ({"keep": 0}, r"Got keep=0\. Allowed: a number above 0"),
         ({"regime": "warm"}, r"Got regime='warm'\. Allowed: frozen, joint"),
         ({"regime": "adaptive"}, "no adaptive checkpoint for sst2.*Allowed: frozen, frozen_twin"),

@@ -16,7 +16,7 @@ from dsgp_lab.cost import CostModel
 from dsgp_lab.evaluate.cell import Cell
 from dsgp_lab.evaluate.cell_files import read_cells
 from dsgp_lab.evaluate.dense import to_predictions
-from dsgp_lab.evaluate.methods import METHODS, ROUTED, make_method, predict
+from dsgp_lab.evaluate.methods import METHODS, OF_TWIN, ROUTED, make_method, predict
 from dsgp_lab.evaluate.pruned import mismatched, predict_masked, predict_pruned
 from dsgp_lab.evaluate.run_cell import run_cell
 from dsgp_lab.evaluate.sweep import sweep
@@ -58,8 +58,10 @@ def test_every_method_runs_within_its_budget(toy: SubNetwork) -> None:
     donors = predict_pruned(toy, tokenizer, texts(5), router, 0.5).masks
     runs = {}
     for name in METHODS:
-        made = make_method(name, toy.anatomy, router=router, calibration=lambda: batches, seed=3)
-        runs[name] = predict(name, made, toy, tokenizer, examples, 0.5, seed=3, donors=donors)
+        decides = toy_router(toy, constant=True) if name in OF_TWIN else router
+        made = make_method(name, toy.anatomy, router=decides, calibration=lambda: batches, seed=3)
+        others = {"donors": donors, "calibration": lambda: batches}
+        runs[name] = predict(name, made, toy, tokenizer, examples, 0.5, seed=3, **others)
         assert runs[name].logits.shape == (12, 2)
         if name not in ("dense", *ROUTED):
             assert (runs[name].shares <= 0.5 + 1e-6).all(), name
@@ -111,6 +113,9 @@ def test_methods_that_lack_something(toy: SubNetwork) -> None:
         make_method("michel", toy.anatomy)
     with pytest.raises(LabError, match="'router' without a router"):
         make_method("router", toy.anatomy)
+    twin = toy_router(toy, constant=True)
+    with pytest.raises(LabError, match="'cascade' without calibration data"):
+        predict("cascade", twin, toy, toy_tokenizer(), texts(12), 0.5)
     with pytest.raises(LabError, match="'static_flap' without calibration data"):
         make_method("static_flap", toy.anatomy)
 
@@ -131,7 +136,7 @@ def trained(sst2: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_real_cells(sst2: Lab, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells of every kind of method on the embedded model, against the engine itself."""
     monkeypatch.setenv("DSGP_GLUE_DIR", str(tmp_path / "none"))
-    wanted = ("dense", "random", "static_fisher", "twin", "router", "mismatched", "oracle_signed")
+    wanted = ("dense", "random", "static_fisher", "twin", "router", "mismatched", "cascade", "oracle_signed")
     cells = plan_cells(["sst2"], ["frozen"], wanted, keeps=(0.5,), limit=24, root=trained, say=silent)
     done = {result.cell.method: result for result in map(run_cell, cells)}
     every = load_teaching("sst2")
@@ -153,7 +158,8 @@ def test_real_cells(sst2: Lab, trained: Path, tmp_path: Path, monkeypatch: pytes
             assert torch.allclose(logits, run.logits, atol=1e-5)
             assert table["tokens"].tolist() == run.lengths.tolist()
     assert done["dense"].predictions["share"].eq(1).all()
-    assert done["static_fisher"].record["configuration"]["calibration"] == "teaching"
+    for name in ("static_fisher", "cascade"):
+        assert done[name].record["configuration"]["calibration"] == "teaching"
     out = tmp_path / "sweep"
     swept = sweep(cells, out, say=silent)
     assert {o.cell.method: o.metrics for o in swept.outcomes} == {name: r.metrics for name, r in done.items()}

@@ -24,7 +24,7 @@ from dsgp_lab.evaluate import cell_files
 from dsgp_lab.evaluate import sweep as sweep_module
 from dsgp_lab.evaluate.cell import Cell, CellResult, key_of
 from dsgp_lab.evaluate.cell_files import cell_path, claimed, read_cell, read_cells, write_cell
-from dsgp_lab.evaluate.methods import METHODS, ROUTED, STATIC, available_methods
+from dsgp_lab.evaluate.methods import METHODS, OF_TWIN, ROUTED, STATIC, available_methods
 from dsgp_lab.evaluate.run_cell import run_cell
 from dsgp_lab.evaluate.sweep import make_cells, processes, sweep
 from dsgp_lab.evaluate.sweep_plan import group_cells, plan_cells
@@ -110,7 +110,7 @@ def test_available_methods(cards: Path, tmp_path: Path) -> None:
     assert available_methods("cola", "frozen") == ()
     card(trained_folder("sst2", "joint"), router__safetensors="j")
     assert list(available_methods("sst2", "joint")) == [
-        name for name in METHODS if name not in ("twin", "other_task")
+        name for name in METHODS if name not in (*OF_TWIN, "other_task")
     ]
     card(trained_folder("sst2", "shared"), router__safetensors="s")
     assert {"router", "other_task"} <= set(available_methods("mrpc", "shared"))

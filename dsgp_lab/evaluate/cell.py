@@ -10,14 +10,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsgp_lab.cascade import LARGE, SMALL
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.methods import (
     BY_CHANCE,
+    CALIBRATED,
+    CASCADE,
     DENSE,
+    OF_TWIN,
     OTHER_TASK,
     ROUTED,
-    STATIC,
-    TWIN,
     check_method,
 )
 from dsgp_lab.models import CARD, sha256, unreadable
@@ -89,12 +91,14 @@ class Cell:
         Raises:
             LabError: a checkpoint that is missing or whose card cannot be read.
         """
-        calibration = calibration_split(self.task) if self.method in STATIC else None
+        calibration = calibration_split(self.task) if self.method in CALIBRATED else None
         sentences = teaching_file(self.task)
-        donors = {}
+        more: dict[str, Any] = {}
         if self.method == OTHER_TASK and self.split == TEACHING:
-            donors = {"donors": {t: sha256(teaching_file(t)) for t in donor_tasks(self.task, TEACHING)}}
-        return donors | {
+            more["donors"] = {t: sha256(teaching_file(t)) for t in donor_tasks(self.task, TEACHING)}
+        if self.method == CASCADE:
+            more["budgets"] = [SMALL, LARGE]
+        return more | {
             "format": FORMAT,
             "task": self.task,
             "regime": self.regime,
@@ -114,7 +118,7 @@ class Cell:
         if self.regime == "frozen":
             found[DENSE] = _hashes(data_folder() / "checkpoints" / self.task)
         if self.regime != "frozen" or self.method in ROUTED:
-            folder = trained_folder(self.task, self.regime, self.method == TWIN, self.root)
+            folder = trained_folder(self.task, self.regime, self.method in OF_TWIN, self.root)
             found[folder.name] = _hashes(folder)
         if self.method not in ROUTED:  # a router that is trained anew leaves these as they are
             found = {name: {k: v for k, v in files.items() if k != ROUTER} for name, files in found.items()}

@@ -15,9 +15,16 @@ import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.cascade import Cascade
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.pruned import PrunedPredictions, mismatched, predict_masked, predict_pruned
+from dsgp_lab.evaluate.pruned import (
+    PrunedPredictions,
+    mismatched,
+    predict_cascade,
+    predict_masked,
+    predict_pruned,
+)
 from dsgp_lab.mask import Mask
 from dsgp_lab.models import CARD
 from dsgp_lab.regimes import Regime, trained_folder
@@ -30,7 +37,7 @@ Batches = Sequence[tuple[Inputs, Tensor]]
 """Calibration data: batches of inputs with their labels [batch]."""
 
 DENSE, ROUTER_METHOD, TWIN = "dense", "router", "twin"
-MISMATCHED, OTHER_TASK = "mismatched", "other_task"
+MISMATCHED, OTHER_TASK, CASCADE = "mismatched", "other_task", "cascade"
 
 METHODS: dict[str, str] = {
     DENSE: "every unit runs",
@@ -43,6 +50,7 @@ METHODS: dict[str, str] = {
     ROUTER_METHOD: "the router: decides for every input as the model runs",
     MISMATCHED: "every input under the mask that the router made for another one",
     OTHER_TASK: "every input under a mask that the router made for an input of another task",
+    CASCADE: "the twin's small mask first; unsure inputs run again in a larger one (no classes: the twin)",
     "oracle_first_order": "the input's own absolute gate gradients: looks at the whole model's run",
     "oracle_signed": "the input's own signed gate gradients: looks at the whole model's run",
 }
@@ -61,8 +69,14 @@ ORACLES: dict[str, Callable[[], Scorer]] = {
 BY_CHANCE = ("random", MISMATCHED, OTHER_TASK)
 """Methods whose result depends on the seed of a run, not only on that of training."""
 
-ROUTED = (TWIN, ROUTER_METHOD, MISMATCHED, OTHER_TASK)
-"""Methods that need a trained router."""
+OF_TWIN = (TWIN, CASCADE)
+"""Methods that need a trained static twin."""
+
+ROUTED = (*OF_TWIN, ROUTER_METHOD, MISMATCHED, OTHER_TASK)
+"""Methods that need a trained router or twin."""
+
+CALIBRATED = (*STATIC, CASCADE)
+"""Methods that are fitted on texts first."""
 
 
 def check_method(name: str) -> str:
@@ -88,6 +102,7 @@ def available_methods(task: str, regime: Regime, root: Path | None = None) -> tu
     dense = (data_folder() / "checkpoints" / task / CARD).is_file()
     weights = dense if regime == "frozen" else routed
     needs = {TWIN: twin and (dense or regime != "frozen"), ROUTER_METHOD: routed and weights}
+    needs[CASCADE] = needs[TWIN]
     needs[MISMATCHED] = needs[ROUTER_METHOD]
     needs[OTHER_TASK] = needs[ROUTER_METHOD] and regime == "shared"
     return tuple(name for name in METHODS if needs.get(name, weights))
@@ -103,9 +118,9 @@ def make_method(
 ) -> Scorer | Router | None:
     """What decides the masks of a method; None for "dense", where nothing is decided.
 
-    `router` is the trained router (for "twin" the constant one), `calibration` gives labelled batches and is
-    called only by the static methods. "mismatched" and "other_task" give the router, whose masks are swapped
-    afterwards.
+    `router` is the trained router (for `OF_TWIN` the constant one), `calibration` gives labelled batches and
+    is called only by the static methods. "mismatched" and "other_task" give the router, whose masks are
+    swapped afterwards.
 
     Raises:
         LabError: an unknown name, or a router or calibration data that the method needs and did not get.
@@ -120,13 +135,7 @@ def make_method(
             )
         return router
     if name in STATIC:
-        if calibration is None:
-            raise LabError(
-                got=f"method {name!r} without calibration data",
-                allowed="labelled batches of the task",
-                hint="pass calibration=lambda: batches",
-            )
-        return _static(STATIC[name](), anatomy, calibration())
+        return _static(STATIC[name](), anatomy, _given(calibration, name)())
     if name == "random":
         return Random(seed)
     return ORACLES[name]() if name in ORACLES else None
@@ -143,15 +152,17 @@ def predict(
     seed: int = 0,
     routed: PrunedPredictions | None = None,
     donors: Mask | None = None,
+    calibration: Callable[[], Batches] | None = None,
 ) -> PrunedPredictions:
     """Run a method over examples within `keep` of the encoder's MACs; `made` is what `make_method` gave.
 
     "dense" runs every unit whatever `keep` says. "mismatched" permutes the router's masks by `seed`; they are
     those of `routed`, the router's own predictions, or made first. "other_task" draws each example's mask
-    from `donors`, those of other tasks' inputs. The router's own MACs count there too.
+    from `donors`, those of other tasks' inputs. The router's own MACs count there too. "cascade" is fitted
+    on the inputs of `calibration` for this budget.
 
     Raises:
-        LabError: "other_task" without donors.
+        LabError: "other_task" without donors, "cascade" without calibration data.
     """
     if made is None:
         return predict_masked(subnetwork, tokenizer, examples, Mask.full(subnetwork.anatomy))
@@ -160,6 +171,9 @@ def predict(
         masks = mismatched(routed.masks, seed)
     elif name == OTHER_TASK:
         masks = _drawn(donors, len(examples), seed)
+    elif name == CASCADE and isinstance(made, Router) and not examples.task.is_regression:
+        texts = [inputs for inputs, _ in _given(calibration, name)()]
+        return predict_cascade(Cascade.fit(subnetwork, made, texts, keep), tokenizer, examples)
     else:
         return predict_pruned(subnetwork, tokenizer, examples, made, keep)
     swapped = predict_masked(subnetwork, tokenizer, examples, masks)
@@ -168,6 +182,16 @@ def predict(
         [made.macs(cost, n) if isinstance(made, Router) else 0 for n in swapped.lengths.tolist()]
     )
     return replace(swapped, shares=swapped.shares + own / cost.dense(swapped.lengths))
+
+
+def _given(calibration: Callable[[], Batches] | None, name: str) -> Callable[[], Batches]:
+    if calibration is None:
+        raise LabError(
+            got=f"method {name!r} without calibration data",
+            allowed="labelled batches of the task",
+            hint="pass calibration=lambda: batches",
+        )
+    return calibration
 
 
 def _drawn(donors: Mask | None, number: int, seed: int) -> Mask:

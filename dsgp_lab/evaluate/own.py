@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dsgp_lab.batching import encode
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.cell import TEACHING, calibration_split
+from dsgp_lab.evaluate.calibration_texts import calibration_batches
+from dsgp_lab.evaluate.cell import calibration_split
 from dsgp_lab.evaluate.dense import to_predictions
 from dsgp_lab.evaluate.methods import (
+    CALIBRATED,
+    CASCADE,
     DENSE,
+    METHODS,
+    OF_TWIN,
     ORACLES,
+    OTHER_TASK,
     ROUTED,
-    STATIC,
-    TWIN,
-    Batches,
     available_methods,
     check_method,
     make_method,
@@ -30,8 +34,7 @@ from dsgp_lab.own_data import OwnData, Quoting, read_own
 from dsgp_lab.plan import check_keep
 from dsgp_lab.regimes import Regime, Trained, load_trained
 from dsgp_lab.report import Report, Reported
-from dsgp_lab.tasks import Examples, load_examples, load_teaching, metrics
-from dsgp_lab.training.router_data import labelled_batches, long_sample
+from dsgp_lab.tasks import Examples, metrics
 
 MAX_TOKENS = 128
 """Tokens that `predict` reads of an example, as in training."""
@@ -182,24 +185,28 @@ def evaluate_own(
     """Run a method within `keep` of the encoder's MACs over examples, and the task's dense checkpoint.
 
     `regime` says whose weights are pruned. By default those of the dense checkpoint; for methods with a
-    router joint if that is there, else frozen. `root` holds other checkpoints, as in `load_trained`.
+    router or twin those of adaptive or joint, the first that is there. `root` holds other checkpoints, as in
+    `load_trained`.
 
     Raises:
         LabError: an unknown method or regime, a budget that is no share, no such checkpoint.
     """
     check_keep(keep)
     check_method(method)
+    if method == OTHER_TASK:
+        raise LabError(
+            got=f"method {method!r} for one task's file",
+            allowed=", ".join(name for name in METHODS if name != OTHER_TASK),
+            hint="dsgp-lab sweep --regimes shared --methods router,other_task compares masks of other tasks",
+        )
     examples, task = data.examples, data.examples.task
     regime = regime or _best_regime(task.name, method, root)
     trained = _trained(task.name, method, regime, root)
     subnetwork, tokenizer = trained.subnetwork(), trained.own.tokenizer
-    made = make_method(
-        method,
-        subnetwork.anatomy,
-        router=trained.router,
-        calibration=lambda: _calibration(task.name, tokenizer),
-    )
-    run = predict(method, made, subnetwork, tokenizer, examples, keep)
+    # not the user's file, whose labels would then be seen beforehand
+    texts = partial(calibration_batches, task.name, method, calibration_split(task.name), tokenizer)
+    made = make_method(method, subnetwork.anatomy, router=trained.router, calibration=texts)
+    run = predict(method, made, subnetwork, tokenizer, examples, keep, calibration=texts)
     reference = trained if regime == "frozen" else Trained(load_task_model(task.name), None)
     whole = predict(DENSE, None, reference.subnetwork(), reference.own.tokenizer, examples, 1.0)
     pruned, dense = (to_predictions(task, logits) for logits in (run.logits, whole.logits))
@@ -224,21 +231,15 @@ def evaluate_own(
 
 
 def _best_regime(task: str, method: str, root: Path | None) -> Regime:
-    joint = method in ROUTED and method in available_methods(task, "joint", root)
-    return "joint" if joint else "frozen"
+    trained: tuple[Regime, ...] = ("adaptive", "joint")
+    there = [each for each in trained if method in ROUTED and method in available_methods(task, each, root)]
+    return there[0] if there else "frozen"
 
 
 def _trained(task: str, method: str, regime: Regime, root: Path | None) -> Trained:
     if regime == "frozen" and method not in ROUTED:
         return Trained(load_task_model(task), None)
-    return load_trained(task, regime, twin=method == TWIN, root=root)
-
-
-def _calibration(task: str, tokenizer: Any) -> Batches:
-    """What a sweep calibrates on, too: not the user's file, whose labels would then be seen beforehand."""
-    split = calibration_split(task)
-    examples = load_teaching(task) if split == TEACHING else load_examples(task, split)
-    return labelled_batches(tokenizer, long_sample(examples))
+    return load_trained(task, regime, twin=method in OF_TWIN, root=root)
 
 
 def _notices(examples: Examples, tokenizer: Any, method: str) -> list[str]:
@@ -256,10 +257,9 @@ def _notices(examples: Examples, tokenizer: Any, method: str) -> list[str]:
         notices.append(f"Fewer than {FEW} examples: the intervals are too narrow.")
     if len(set(examples.labels)) == 1:
         notices.append("All labels are the same: the figures say nothing of the other answers.")
-    if method in STATIC:
-        notices.append(
-            f"Scores are means over texts of {examples.task.name} {calibration_split(examples.task.name)}."
-        )
+    if method in CALIBRATED:
+        what = "The threshold was chosen on" if method == CASCADE else "Scores are means over"
+        notices.append(f"{what} texts of {examples.task.name} {calibration_split(examples.task.name)}.")
     if method in ORACLES:
         notices.append("An oracle looks at the whole model's run: its own cost is not charged.")
     return notices

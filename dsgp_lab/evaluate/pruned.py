@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dsgp_lab.anatomy import Inputs
 from dsgp_lab.batching import Encoded, collate, encode
+from dsgp_lab.cascade import Cascade
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
@@ -29,7 +30,8 @@ class PrunedPredictions:
     """What a pruned model gave for every example of a split, in its order.
 
     logits [examples, labels]; shares [examples], the part of the dense encoder's MACs that ran, the own cost
-    of a scorer on the product path included; masks of all examples; lengths [examples] in tokens.
+    of a scorer on the product path included; masks of all examples (in a cascade, the last that ran);
+    lengths [examples] in tokens.
     """
 
     logits: Tensor
@@ -94,6 +96,19 @@ def predict_masked(
         return subnetwork(inputs, mask).logits, mask, cost.masked(mask, real) / cost.dense(real)
 
     return _in_batches(encoded, tokenizer, BATCH, batch)
+
+
+def predict_cascade(
+    cascade: Cascade, tokenizer: object, examples: Examples, max_length: int = 128
+) -> PrunedPredictions:
+    """Run every example through a cascade; the MACs of both runs count where an example ran twice."""
+
+    def batch(inputs: Inputs) -> tuple[Tensor, Mask, Tensor]:
+        output = cascade(inputs)
+        masks = [cascade.large if again else cascade.small for again in output.again.tolist()]
+        return output.logits, Mask.stack(masks), output.shares
+
+    return _in_batches(_encoded(tokenizer, examples, max_length), tokenizer, BATCH, batch)
 
 
 def mismatched(masks: Mask, seed: int = 0) -> Mask:

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from dsgp_lab.anatomy import Anatomy
+from dsgp_lab.evaluate.calibration_texts import calibration_batches
 from dsgp_lab.evaluate.cell import TEACHING, Cell, CellResult, calibration_split, donor_tasks
 from dsgp_lab.evaluate.dense import to_predictions
 from dsgp_lab.evaluate.latency import machine, threads
 from dsgp_lab.evaluate.methods import (
     DENSE,
     MISMATCHED,
+    OF_TWIN,
     OTHER_TASK,
     ROUTED,
     ROUTER_METHOD,
     STATIC,
-    TWIN,
-    Batches,
     make_method,
     predict,
 )
@@ -33,7 +33,6 @@ from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Scorer
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import Examples, get_task, load_examples, load_teaching, metrics
-from dsgp_lab.training.router_data import labelled_batches, long_sample
 
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "scikit-learn", "pyarrow")
 
@@ -83,7 +82,7 @@ def run_cell(cell: Cell) -> CellResult:
 
 def _predictions(cell: Cell, examples: Examples) -> PrunedPredictions:
     files = cell.checkpoints()
-    twin = cell.method == TWIN
+    twin = cell.method in OF_TWIN
     home = trained_folder(cell.task, cell.regime, twin, cell.root).name
     weights = files[DENSE if cell.regime == "frozen" else home]
     digests = tuple(digest for file, digest in weights.items() if file != ROUTER)
@@ -113,6 +112,7 @@ def _predictions(cell: Cell, examples: Examples) -> PrunedPredictions:
         seed=cell.seed,
         routed=routed,
         donors=donors,
+        calibration=partial(_calibration, cell.task, cell.method, calibration_split(cell.task), tokenizer),
     )
 
 
@@ -150,14 +150,11 @@ def _routed(
 def _static(
     method: str, task: str, split: str, tokenizer: Any, subnetwork: SubNetwork
 ) -> Scorer | Router | None:
-    batches = partial(_calibration, task, split, tokenizer)
+    batches = partial(_calibration, task, "", split, tokenizer)
     return make_method(method, subnetwork.anatomy, calibration=batches)
 
 
-@lru_cache(maxsize=1)
-def _calibration(task: str, split: str, tokenizer: Any) -> Batches:
-    examples = load_teaching(task) if split == TEACHING else load_examples(task, split)
-    return labelled_batches(tokenizer, long_sample(examples))
+_calibration = lru_cache(maxsize=1)(calibration_batches)
 
 
 @lru_cache(maxsize=8)  # those of all tasks, for masks from other tasks

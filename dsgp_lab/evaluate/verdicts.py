@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.methods import DENSE, ROUTER_METHOD, TWIN, check_method
+from dsgp_lab.evaluate.methods import CASCADE, DENSE, ROUTER_METHOD, TWIN, check_method
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
 from dsgp_lab.regimes import REGIMES
 from dsgp_lab.report import Report, Reported
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 Answer = Literal["yes", "no", "undecided", "no results"]
 Rival = Literal["twin", "mismatched", "other_task"]
 
-NAMES = {ROUTER_METHOD: "the router", TWIN: "the static twin", DENSE: "the unpruned model"}
+NAMES = {
+    ROUTER_METHOD: "the router",
+    TWIN: "the static twin",
+    CASCADE: "the cascade",
+    DENSE: "the unpruned model",
+}
 
 RIVAL_NAMES: dict[Rival, str] = {
     "twin": "its static twin",
@@ -134,23 +139,26 @@ def claim_verdicts(results: Results, fewer: float = 0.4, limit: float = 1.0) -> 
     return Verdicts(question.replace("%", " %"), tuple(entries))
 
 
-def gain_verdicts(results: Results, rival: Rival = "twin") -> Verdicts:
+def gain_verdicts(results: Results, rival: Rival = "twin", method: str = ROUTER_METHOD) -> Verdicts:
     """Is the router better than its static twin, or than itself with masks of other inputs, other tasks?
+
+    `method` asks the first question of another one, such as "cascade".
 
     The mean over the tasks of GLUE's average that have both. Its interval is that of `Results.averages`, else
     made from the tasks' own by `mean_gain`.
 
     Raises:
-        LabError: another rival.
+        LabError: another rival, or an unknown method.
     """
+    check_method(method)
     if rival not in get_args(Rival):
         raise LabError(got=f"rival={rival!r}", allowed=" or ".join(get_args(Rival)), hint="choose one")
-    rows = results.rows[results.rows["method"] == ROUTER_METHOD]
+    rows = results.rows[results.rows["method"] == method]
     entries = []
     for regime in REGIMES:
         mine = rows[(rows["regime"] == regime) & rows[f"gain_{rival}"].notna()]
         mine = mine[mine["task"].isin(GLUE_AVERAGE)]
-        exact = {row["keep"]: row for row in _average_rows(results.averages, regime, ROUTER_METHOD)}
+        exact = {row["keep"]: row for row in _average_rows(results.averages, regime, method)}
         for keep, group in mine.groupby("keep"):
             value, low, high, tasks = mean_gain(group, rival)
             if rival == TWIN and not math.isnan(exact[keep]["gain_twin"]):
@@ -159,7 +167,7 @@ def gain_verdicts(results: Results, rival: Rival = "twin") -> Verdicts:
             entries.append(Verdict(regime, float(keep), judge(low, high), macs, value, low, high, tasks))
         if mine.empty:
             entries.append(Verdict(regime, math.nan, "no results"))
-    return Verdicts(f"Is the router better than {RIVAL_NAMES[rival]}?", tuple(entries))
+    return Verdicts(f"Is {NAMES.get(method, method)} better than {RIVAL_NAMES[rival]}?", tuple(entries))
 
 
 def mean_gain(rows: pd.DataFrame, rival: Rival) -> tuple[float, float, float, int]:

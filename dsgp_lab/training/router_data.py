@@ -18,7 +18,7 @@ from dsgp_lab.checkpoints import ADAPTER, load_checkpoint
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits
 from dsgp_lab.models import CARD, load_tokenizer
-from dsgp_lab.tasks import Examples, load_examples
+from dsgp_lab.tasks import Examples, data_folder, load_examples
 from dsgp_lab.training.config import computes_in_bf16
 from dsgp_lab.training.held_out import HELD_OUT, hold_out
 from dsgp_lab.training.overlap import dev_texts, is_unseen, without
@@ -47,13 +47,8 @@ def task_source(
         LabError: no example is as long as ``config.min_tokens``.
     """
     card = json.loads((dense / CARD).read_text("utf-8")) if dense else None
-    held_out, seed = HELD_OUT[task], 0
-    if card is not None:
-        held_out, seed = card["settings"]["held_out"], card["settings"]["seed"]
-    rest, held = (
-        without(part, judged) if judged else part
-        for part in hold_out(load_examples(task, "train"), held_out, seed)
-    )
+    parts = _training_parts(task, card)
+    rest, held = (without(part, judged) if judged else part for part in parts)
     encoded = encode(load_tokenizer(), rest.texts, config.max_length)
     long = [i for i, item in enumerate(encoded) if len(item.ids) >= config.min_tokens]
     if not long:
@@ -68,13 +63,27 @@ def task_source(
     targets = torch.zeros(len(rest) + len(more), rest.task.num_labels)
     if dense is not None and card is not None:
         digest = card["files"][ADAPTER]["sha256"][:12]
-        parts = (task, digest, *config.more_tasks, config.seed, config.min_tokens, config.max_length)
-        name = "-".join(map(str, (*parts, len(targets)))) + ".pt"
+        named = (task, digest, *config.more_tasks, config.seed, config.min_tokens, config.max_length)
+        name = "-".join(map(str, (*named, len(targets)))) + ".pt"
         texts = replace(rest, texts=rest.texts + more, labels=rest.labels + (0,) * len(more))
         targets = _dense_logits(cache / name, dense, texts, config)
     encoded += encode(load_tokenizer(), more, config.max_length)
     source = Source(rest.task, encoded, rest.labels, targets, outputs, weight=len(rest) ** 0.5)
     return source, rest, held
+
+
+def held_out_part(task: str) -> Examples:
+    """The training examples that neither the task's dense checkpoint nor any router was trained on."""
+    card = json.loads((data_folder() / "checkpoints" / task / CARD).read_text("utf-8"))
+    return _training_parts(task, card)[1]
+
+
+def _training_parts(task: str, card: dict[str, Any] | None) -> tuple[Examples, Examples]:
+    """The training split without what a checkpoint held out, and that part; by default without a card."""
+    held_out, seed = HELD_OUT[task], 0
+    if card is not None:
+        held_out, seed = card["settings"]["held_out"], card["settings"]["seed"]
+    return hold_out(load_examples(task, "train"), held_out, seed)
 
 
 def _unlabelled(own: Examples, config: RouterConfig, limit: int) -> tuple[tuple[str, ...], ...]:
