@@ -11,6 +11,7 @@ from torch import Tensor
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.batching import collate, encode
 from dsgp_lab.calibration import CostTable
+from dsgp_lab.cascade import Cascade
 from dsgp_lab.cost import CostModel
 from dsgp_lab.devices import check_device, check_dtype
 from dsgp_lab.errors import LabError
@@ -177,6 +178,16 @@ class Classifier:
     def calibrate(self, scorer: str | Scorer, examples: Examples | None = None) -> Constant:
         """The static scores of a method: its mean over examples (default: the task's teaching set)."""
         return Constant.fit(self.anatomy, make_scorer(scorer), self._calibration(examples))
+
+    def cascade(self, keep: float = 0.35, examples: Examples | None = None) -> Cascade:
+        """The static twin's small mask first, unsure inputs again in a larger one (see `Cascade`).
+
+        `examples` are what the threshold is chosen on (default: the task's teaching set); no labels are used.
+        """
+        twin = self.scorer("twin")
+        if not isinstance(twin, Router):
+            raise AssertionError("a twin is a router")
+        return Cascade.fit(self.subnetwork, twin, [each for each, _ in self._calibration(examples)], keep)
 
     def _calibration(self, examples: Examples | None) -> list[tuple[Inputs, Tensor | None]]:
         if examples is None:

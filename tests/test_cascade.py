@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_methods import texts, toy_router
 from toys import toy_anatomy, toy_model, toy_tokenizer
 
-from dsgp_lab import LabError
+from dsgp_lab import Lab, LabError, load_teaching
 from dsgp_lab.cascade import LARGE, SMALL, Cascade, margin
 from dsgp_lab.evaluate.pruned import predict_cascade, predict_masked
 from dsgp_lab.router import Planner
@@ -67,3 +67,17 @@ def test_what_a_cascade_cannot_be_made_of() -> None:
         Cascade.fit(TOY, TWIN, [], 0.5)
     with pytest.raises(LabError, match="keep"):
         Cascade.fit(TOY, TWIN, BATCHES, 0.0)
+
+
+@pytest.mark.slow
+def test_the_embedded_model_and_its_twin() -> None:
+    lab, teaching = Lab("sst2", regime="adaptive"), load_teaching("sst2")
+    cascade = lab.cascade(0.35, teaching.take(range(0, 272, 2)))
+    assert cascade.texts == 136
+    assert 0.3 < cascade.share <= 0.35
+    unseen = teaching.take(range(1, 272, 2))
+    run = predict_cascade(cascade, lab.tokenizer, unseen)
+    assert float(run.shares.mean()) == pytest.approx(0.35, abs=0.05)
+    small = predict_masked(lab.subnetwork, lab.tokenizer, unseen, cascade.small)
+    sure = margin(small.logits) >= cascade.threshold
+    torch.testing.assert_close(run.logits[sure], small.logits[sure], atol=1e-4, rtol=0)
