@@ -33,13 +33,10 @@ next to nothing. Above `LARGE` the whole model is the larger one."""
 
 @dataclass(frozen=True, eq=False)
 class CascadeOutput:
-    """logits [batch, labels]; again [batch], whether the larger sub-network ran too; shares [batch] of the
-    dense encoder's MACs that ran, in both together.
-    """
+    """logits [batch, labels]; again [batch], whether the larger sub-network ran too."""
 
     logits: Tensor
     again: Tensor
-    shares: Tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -101,9 +98,13 @@ class Cascade(Reported):
             some = inputs if len(rows) == len(again) else {name: each[rows] for name, each in inputs.items()}
             larger = subnetwork.run(some, subnetwork.select(self.large))
             logits = logits.index_copy(0, rows, larger)
-        cost, real = CostModel.of(subnetwork.anatomy), lengths(inputs)
+        return CascadeOutput(logits, again)
+
+    def shares(self, inputs: Inputs, again: Tensor) -> Tensor:
+        """The shares [batch] of the dense encoder's MACs that ran, in both sub-networks together."""
+        cost, real = CostModel.of(self.subnetwork.anatomy), lengths(inputs)
         macs = cost.masked(self.small, real) + again.cpu() * cost.masked(self.large, real)
-        return CascadeOutput(logits, again.cpu(), macs / cost.dense(real))
+        return macs / cost.dense(real)
 
     def report(self) -> Report:
         """The rule, and what it did on the texts it was calibrated on."""

@@ -106,7 +106,7 @@ def predict_cascade(
     def batch(inputs: Inputs) -> tuple[Tensor, Mask, Tensor]:
         output = cascade(inputs)
         masks = [cascade.large if again else cascade.small for again in output.again.tolist()]
-        return output.logits, Mask.stack(masks), output.shares
+        return output.logits, Mask.stack(masks), cascade.shares(inputs, output.again)
 
     return _in_batches(_encoded(tokenizer, examples, max_length), tokenizer, BATCH, batch)
 

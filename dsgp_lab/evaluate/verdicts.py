@@ -28,6 +28,9 @@ NAMES = {
     DENSE: "the unpruned model",
 }
 
+SAVING = (ROUTER_METHOD, CASCADE, TWIN, "static_fisher")
+"""Methods whose savings are compared, unless others are named."""
+
 RIVAL_NAMES: dict[Rival, str] = {
     "twin": "its static twin",
     "mismatched": "itself with the masks swapped between inputs",
@@ -201,9 +204,7 @@ class Savings(Reported):
         return Report(title, rows, ("regime", "method", "share of MACs", "points lost [95 %]", "tasks"))
 
 
-def savings(
-    results: Results, limit: float = 1.0, methods: Sequence[str] = (ROUTER_METHOD, TWIN, "static_fisher")
-) -> Savings:
+def savings(results: Results, limit: float = 1.0, methods: Sequence[str] = SAVING) -> Savings:
     """How few MACs are enough: for each regime and method, by the upper end of the mean loss's interval.
 
     Methods that a regime has no results for are left out.
