@@ -288,6 +288,13 @@ def test_jupyterlab_is_told_about_root_and_display(tmp_path: Path, user: str, di
     assert done.stdout.splitlines()[-2:] == ["--port", "9000"]
 
 
+@pytest.mark.slow
+def test_the_readmes_table_of_pruned_models_is_what_the_results_say():
+    command = [sys.executable, str(ROOT / "tools" / "pruned_table.py"), "--check"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
 def test_the_readmes_table_of_checkpoints_is_what_their_cards_say(tmp_path):
     command = [sys.executable, str(ROOT / "tools" / "dense_table.py"), "--check"]
     found = subprocess.run(command, capture_output=True, text=True)

@@ -1,0 +1,61 @@
+"""Write the README's table of pruned models from data/results; or check that it is what they say.
+
+python tools/pruned_table.py            # write
+python tools/pruned_table.py --check    # exit 1 if the table is another
+"""
+
+from __future__ import annotations
+
+import sys
+
+from readme_section import write_or_check
+
+from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
+from dsgp_lab.evaluate.results_table import Results
+from dsgp_lab.evaluate.verdicts import Rival, gain_verdicts
+
+METHODS = ("router", "twin", "cascade", "static_fisher")
+GAINS: tuple[tuple[str, Rival], ...] = (("router", "twin"), ("router", "mismatched"), ("cascade", "twin"))
+HEADINGS = (
+    "regime",
+    "MACs",
+    "tasks",
+    "router",
+    "static twin",
+    "cascade",
+    "static Fisher",
+    "router over twin",
+    "router over other inputs' masks",
+    "cascade over twin",
+)
+
+
+def table() -> str:
+    """Points lost by regime and budget, mean of the tasks that have a router and a twin; and the gains."""
+    results = Results.load()
+    rows = results.rows[results.rows["task"].isin(GLUE_AVERAGE)]
+    gains = {
+        (regime.regime, regime.keep, *pair): f"{regime.value:.2f} ({regime.low:.2f} to {regime.high:.2f})"
+        for pair in GAINS
+        for regime in gain_verdicts(results, pair[1], pair[0]).entries
+        if regime.tasks
+    }
+    lines = [HEADINGS, ("---",) * len(HEADINGS)]
+    for (regime, keep), group in rows[rows["keep"] < 1].groupby(["regime", "keep"], sort=False):
+        losses = group.groupby(["method", "task"], sort=False)["loss"].mean()
+        there = {name: losses[name] for name in METHODS if name in losses}
+        if not {"router", "twin"} <= set(there):
+            continue
+        tasks = there["router"].index.intersection(there["twin"].index)
+        means = [
+            f"{each[tasks].mean():.2f}" if each is not None and set(tasks) <= set(each.index) else "-"
+            for each in map(there.get, METHODS)
+        ]
+        names = "all eight" if len(tasks) == len(GLUE_AVERAGE) else ", ".join(tasks)
+        own = [gains.get((regime, keep, *pair), "-") for pair in GAINS]
+        lines.append((regime, f"{keep:g}", names, *means, *own))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(write_or_check("pruned", table(), sys.argv[1:]))
