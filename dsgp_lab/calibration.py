@@ -28,8 +28,8 @@ import torch
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import runs
 from dsgp_lab.report import Report, Reported
+from dsgp_lab.runs import runs
 
 if TYPE_CHECKING:
     from dsgp_lab.anatomy import Inputs

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import Kept, Norm, PackedLayer, PackedPart, PartSelection, Run, runs
+from dsgp_lab.packed import Norm, PackedLayer, PackedPart, PartSelection
+from dsgp_lab.runs import Kept, Run, runs
 from dsgp_lab.subnetwork import Execution, SubNetwork, SubNetworkOutput
 
 

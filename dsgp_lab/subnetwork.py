@@ -20,7 +20,8 @@ from dsgp_lab.anatomy import Anatomy, DecoderFamily, Inputs
 from dsgp_lab.copies import Copies
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import Kept, LayerSelection, PackedLayer, PartSelection, pack
+from dsgp_lab.packed import LayerSelection, PackedLayer, PartSelection, pack
+from dsgp_lab.runs import Kept
 from dsgp_lab.together import Tokens, planned, run_together
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from dsgp_lab.anatomy import Inputs
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import Kept, PackedLayer, PackedPart, Run
+from dsgp_lab.packed import PackedLayer, PackedPart
+from dsgp_lab.runs import Kept, Run
 
 if TYPE_CHECKING:
     from dsgp_lab.subnetwork import SubNetwork

@@ -39,6 +39,7 @@ ENGINE = (
     "pruner",
     "report",
     "router",
+    "runs",
     "sensitivity",
     "subnetwork",
     "together",

@@ -14,10 +14,11 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench_inputs import bench_inputs
 from dsgp_lab.evaluate.latency import threads
 from dsgp_lab.lab import Lab
-from dsgp_lab.packed import Kept, LayerSelection, PackedLayer
+from dsgp_lab.packed import LayerSelection, PackedLayer
 from dsgp_lab.plan import plan_mask
 from dsgp_lab.report import Report
 from dsgp_lab.router import Planner, Router
+from dsgp_lab.runs import Kept
 from dsgp_lab.sensitivity import lengths
 
 Steps = tuple[float, float, float, float]
