@@ -30,6 +30,7 @@ ENGINE = (
     "decoder",
     "devices",
     "errors",
+    "execution",
     "gates",
     "generation",
     "mask",
