@@ -1,4 +1,4 @@
-"""The ways to run a batch of different masks, timed beside the dense batch and what the cost table foretold."""
+"""The ways to run a batch of different masks, beside the dense batch and the cost table's forecast."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from functools import partial
 
 import torch
 
-from dsgp_lab.evaluate.bench_inputs import bench_inputs
+from dsgp_lab.anatomy import Inputs
+from dsgp_lab.evaluate.bench_inputs import BenchInputs, bench_inputs
 from dsgp_lab.evaluate.bench_variants import LEAN, static_mask
 from dsgp_lab.evaluate.latency import LatencyTable, measure_latency, threads
-from dsgp_lab.execution import predict_executions
+from dsgp_lab.execution import Execution, predict_executions
 from dsgp_lab.lab import Lab
 from dsgp_lab.mask import Mask
 from dsgp_lab.sensitivity import lengths
 
-WAYS = ("together", "union", "groups", "each")
-CHOSEN = "auto"
+WAYS: tuple[Execution, ...] = ("together", "union", "groups", "each")
+CHOSEN: Execution = "auto"
 SIMILAR, FOUR, HALVES = "15 % of the units redrawn", "four masks", "random halves"
 """Kinds of masks in a batch: each input's differs a little, few masks come often, nothing is shared."""
 
@@ -54,12 +55,12 @@ def bench_executions(
     """
     with threads(num_threads):
         inputs = bench_inputs(lab, batch, rounds + 1, None, seed)
-        return tuple(_measure(lab, inputs.batches, kind, rounds, seed) for kind in (SIMILAR, FOUR, HALVES))
+        return tuple(_measure(lab, inputs, kind, rounds, seed) for kind in (SIMILAR, FOUR, HALVES))
 
 
-def _measure(lab: Lab, batches: tuple, kind: str, rounds: int, seed: int) -> LatencyTable:  # type: ignore[type-arg]
-    sub, batch = lab.subnetwork, len(batches[0]["input_ids"])
-    mask = mixed_masks(lab, kind, batch, seed=seed)
+def _measure(lab: Lab, inputs: BenchInputs, kind: str, rounds: int, seed: int) -> LatencyTable:
+    sub, batches = lab.subnetwork, inputs.batches
+    mask = mixed_masks(lab, kind, inputs.batch, seed=seed)
     sub.copies.clear()
     runs: dict[str, Callable[..., object]] = {LEAN: sub.dense}
     runs |= {way: partial(_run, lab, mask, way) for way in (*WAYS, CHOSEN)}
@@ -70,16 +71,24 @@ def _measure(lab: Lab, batches: tuple, kind: str, rounds: int, seed: int) -> Lat
         rounds=rounds,
         warmup=1,
         seed=seed,
-        setting=f"a batch of {batch}, {kind}, {lab.name}, own lengths",
+        setting=f"{lab.name}, {inputs.source}, own lengths, batch {inputs.batch}, {kind}",
     )
     real = lengths(batches[0])
-    share = float((lab.cost.masked(mask, real).sum() / lab.cost.dense(real).sum()))
+    share = float(lab.cost.masked(mask, real).sum() / lab.cost.dense(real).sum())
     rows = tuple(replace(row, macs=1.0 if row.variant == LEAN else share) for row in table.rows)
-    return replace(table, rows=rows, task=lab.name, batch=batch, notes=(_foretold(lab, mask, real),))
+    return replace(
+        table,
+        rows=rows,
+        task=lab.name,
+        batch=inputs.batch,
+        tokens=inputs.tokens,
+        padded=inputs.padded,
+        notes=(_foretold(lab, mask, real),),
+    )
 
 
-def _run(lab: Lab, mask: Mask, way: str, each: dict[str, torch.Tensor]) -> object:
-    return lab.subnetwork(each, mask, way)  # type: ignore[arg-type]
+def _run(lab: Lab, mask: Mask, way: Execution, each: Inputs) -> object:
+    return lab.subnetwork(each, mask, way)
 
 
 def _foretold(lab: Lab, mask: Mask, real: torch.Tensor) -> str:
@@ -87,5 +96,5 @@ def _foretold(lab: Lab, mask: Mask, real: torch.Tensor) -> str:
     if costs is None:
         return "No cost table of this machine, so a batch runs together; dsgp-lab calibrate makes one."
     found = predict_executions(costs, mask, mask.groups(), real)
-    times = ", ".join(f"{way} {found[way]:.1f} ms" for way in WAYS)  # type: ignore[index]
+    times = ", ".join(f"{way} {found[way]:.1f} ms" for way in WAYS)
     return f"Foretold by the cost table: {times}; so auto runs {min(found, key=found.__getitem__)}."
