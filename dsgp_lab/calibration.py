@@ -18,7 +18,7 @@ import random
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,8 @@ import torch
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import runs
 from dsgp_lab.report import Report, Reported
+from dsgp_lab.runs import runs
 
 if TYPE_CHECKING:
     from dsgp_lab.anatomy import Inputs
@@ -39,7 +39,7 @@ BATCHES, TOKENS = (1, 8, 32), (8, 16, 32, 64, 128)
 LARGEST = 2048
 """Tokens in a batch beyond which no point is measured; the last one is extrapolated."""
 SECONDS = 60.0
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """Milliseconds at one batch size and length: of a run with no unit, of each head, block and extra run."""
+    """Milliseconds at one batch size and length: of a run with no unit, of each head, block and extra run.
+
+    mixed: what a batch takes more if its inputs have different masks (see `execution`).
+    """
 
     batch: int
     tokens: int
@@ -89,6 +92,7 @@ class CostPoint:
     head: float
     block: float
     run: float
+    mixed: float = 0.0
 
     def time(self, heads: float, blocks: float, extra: float = 0.0) -> float:
         """Milliseconds of a run with so many units.
@@ -132,10 +136,20 @@ class CostTable(Reported):
                 f"{p.time(*self.units):.2f}",
                 f"{p.fixed:.2f}",
                 *(f"{1e3 * value:.1f}" for value in (p.head, p.block, p.run)),
+                f"{p.mixed:.2f}",
             )
             for p in self.points
         )
-        header = ("batch", "tokens", "dense ms", "fixed ms", "head µs", "block µs", "extra run µs")
+        header = (
+            "batch",
+            "tokens",
+            "dense ms",
+            "fixed ms",
+            "head µs",
+            "block µs",
+            "extra run µs",
+            "mixed ms",
+        )
         m = self.machine
         notes = (
             f"{m.device}, {m.threads} thread{'s' * (m.threads > 1)}, {m.dtype}, torch {m.torch};"
@@ -263,7 +277,13 @@ def _measure_point(subnetwork: SubNetwork, batch: int, tokens: int, seconds: flo
     measured = np.array([median(values) for values in times.values()])
     matrix = np.array([[1.0, *counts(mask)] for mask in masks.values()])
     fixed, head, block, run = nnls(matrix / measured[:, None], np.ones(len(measured)))[0].tolist()
-    return CostPoint(batch, tokens, fixed, head, block, run)
+    point = CostPoint(batch, tokens, fixed, head, block, run)
+    if batch == 1:
+        return point
+    from dsgp_lab.execution import measure_mixed
+
+    whole = counts(Mask.full(subnetwork.anatomy))
+    return replace(point, mixed=measure_mixed(subnetwork, inputs, point.time(*whole)))
 
 
 def _masks(subnetwork: SubNetwork, seed: int) -> dict[str, Mask]:
@@ -306,7 +326,7 @@ def _between(points: list[CostPoint], value: int, axis: str) -> CostPoint:
     weight = (value - places[right - 1]) / (places[right] - places[right - 1])
     costs = {
         name: max(0.0, getattr(low, name) + weight * (getattr(high, name) - getattr(low, name)))
-        for name in ("fixed", "head", "block", "run")
+        for name in ("fixed", "head", "block", "run", "mixed")
     }
     where = {"batch": low.batch, "tokens": low.tokens} | {axis: value}
     return CostPoint(**where, **costs)

@@ -19,6 +19,18 @@ class LabError(ValueError):
         super().__init__(f"Got {got}. Allowed: {allowed}. Next: {hint}.")
 
 
+def cannot_read(
+    path: Path, error: Exception, allowed: str, hint: str = "restore it with git checkout"
+) -> LabError:
+    """The error for a file of the project that is missing or damaged.
+
+    >>> cannot_read(Path("a.json"), ValueError("no JSON"), allowed="the file as it was").got
+    'a.json, which cannot be read (ValueError: no JSON)'
+    """
+    reason = f"{type(error).__name__}: {error}"
+    return LabError(got=f"{path}, which cannot be read ({reason})", allowed=allowed, hint=hint)
+
+
 def shown_path(path: Path | str) -> str:
     """A path as a user would write it: from the folder at hand, or as it is where it lies elsewhere.
 

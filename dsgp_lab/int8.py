@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
+from dsgp_lab.execution import Execution
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import Kept, Norm, PackedLayer, PackedPart, PartSelection, Run, runs
-from dsgp_lab.subnetwork import Execution, SubNetwork, SubNetworkOutput
+from dsgp_lab.packed import Norm, PackedLayer, PackedPart, PartSelection
+from dsgp_lab.runs import Kept, Run, runs
+from dsgp_lab.subnetwork import SubNetwork, SubNetworkOutput
 
 
 class Int8Views(NamedTuple):
@@ -97,9 +99,11 @@ class Int8Network(SubNetwork):
         self.packed = tuple(layers)
         self._whole = self.select(Mask.full(self.anatomy))
 
-    def __call__(self, inputs: Inputs, mask: Mask, execution: Execution = "groups") -> SubNetworkOutput:
-        """As `SubNetwork`; "together" means in groups here."""
-        return super().__call__(inputs, mask, "groups" if execution == "together" else execution)
+    def __call__(self, inputs: Inputs, mask: Mask, execution: Execution = "auto") -> SubNetworkOutput:
+        """As `SubNetwork`, but in groups wherever that would run several masks as one."""
+        return super().__call__(
+            inputs, mask, "groups" if execution in ("auto", "together", "union") else execution
+        )
 
     def _project(self, rows: Tensor, kept: PartSelection) -> Tensor:
         pieces: Sequence[Any] = kept.pieces

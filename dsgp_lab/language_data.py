@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dsgp_lab.errors import LabError
+from dsgp_lab.errors import cannot_read
 from dsgp_lab.tasks import data_folder
 
 Row = TypeVar("Row")
@@ -66,8 +66,4 @@ def _read(name: str, make: Callable[[dict[str, Any]], Row]) -> tuple[Row, ...]:
     try:
         return tuple(make(json.loads(line)) for line in path.read_text("utf-8").splitlines())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LabError(
-            got=f"{path}, which cannot be read ({type(error).__name__}: {error})",
-            allowed="the file as it is in the repository",
-            hint="restore it with git checkout",
-        ) from None
+        raise cannot_read(path, error, allowed="the file as it is in the repository") from None

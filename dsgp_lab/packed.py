@@ -11,11 +11,10 @@ as much as several products.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from itertools import combinations, groupby
+from functools import partial
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -24,12 +23,7 @@ from transformers.activations import GELUActivation
 
 from dsgp_lab.anatomy import Anatomy, LayerParts
 from dsgp_lab.copies import Copies
-
-Kept = tuple[bool, ...]
-"""Which units of a part run."""
-
-Run = tuple[int, int]
-"""First unit and the one after the last."""
+from dsgp_lab.runs import Kept, Run, fewest_pieces, group_size, runs
 
 STRIDE_PADDING = 16
 """Unused numbers after each row of a weight: rows a multiple of 4 KiB apart compete for the same cache lines.
@@ -37,60 +31,14 @@ STRIDE_PADDING = 16
 Measured in float32 on one thread, together with the layout [in, out]: the dense run took 0.94 of the time
 at 25 tokens and 0.90 at 128."""
 
-GROUP_COLUMNS = 768
-"""Most columns in a group. Measured in float32 on one thread, weights not in the cache, two groups of 6 heads
-or blocks against one of 12: the dense products took 0.94 of the time at 25 tokens and 0.99 at 128, those of a
-random half of the units 0.89 and 0.98. Groups of 3 or 4 made the dense run slower at 128 tokens."""
-
 WORTH_A_COPY = 1
 """Pieces that a copy must save; else its memory is better spent on another mask."""
 
 VIEWS_BEFOREHAND = 32
 """Groups of up to this many units have all their views made beforehand (n (n + 1) / 2 of them)."""
 
-
-@lru_cache(maxsize=4096)
-def runs(kept: Kept, group: int | None = None) -> tuple[Run, ...]:
-    """Neighbouring kept units as half-open intervals, none of which crosses a multiple of `group`.
-
-    >>> runs((True, True, False, True))
-    ((0, 2), (3, 4))
-    >>> runs((True, True, True, False), group=2)
-    ((0, 2), (2, 3))
-    >>> runs((False, False))
-    ()
-    """
-    group = group or len(kept) or 1
-    found = []
-    for first in range(0, len(kept), group):
-        position = first
-        for keep, same in groupby(kept[first : first + group]):
-            length = sum(1 for _ in same)
-            if keep:
-                found.append((position, position + length))
-            position += length
-    return tuple(found)
-
-
-def group_size(units: int, columns: int) -> int:
-    """Units in each group, if a unit has so many columns; the last group may have fewer.
-
-    >>> group_size(12, columns=96), group_size(12, columns=128), group_size(7, columns=128)
-    (6, 6, 4)
-    """
-    groups = max(1, math.ceil(units / max(1, GROUP_COLUMNS // columns)))
-    return max(1, math.ceil(units / groups))
-
-
-@lru_cache(maxsize=4096)
-def pieces_saved(kept: Kept, group: int, columns: int) -> int:
-    """How many pieces fewer a copy of the kept units has than their runs, if a unit has so many columns.
-
-    >>> pieces_saved((True, False, True, False, True), group=5, columns=128)
-    2
-    """
-    units = sum(kept)
-    return len(runs(kept, group)) - math.ceil(units / group_size(units, columns))
+PATTERNS = 4096
+"""Patterns of kept units of a part's groups that are remembered; six units have 64."""
 
 
 class Views(NamedTuple):
@@ -160,10 +108,14 @@ class PackedPart:
     group: int
     copies: Copies[PartSelection] | None = None
     views: dict[Run, Views] = field(default_factory=dict)
+    patterns: dict[tuple[int, Kept], tuple[Views, ...]] = field(default_factory=dict)
+    fewest: list[int] = field(default_factory=list)
+    """Pieces of a copy, by its number of units."""
 
     def __post_init__(self) -> None:
         """Make the views of all runs, unless they are many."""
         units = len(self.out_weight) // self.unit_out
+        self.fewest.extend(fewest_pieces(number, self.unit_in) for number in range(units + 1))
         if self.group <= VIEWS_BEFOREHAND:
             for first in range(0, units, self.group):
                 for run in combinations(range(first, min(first + self.group, units) + 1), 2):
@@ -183,9 +135,12 @@ class PackedPart:
             return self._views(kept)
         key = (id(self), kept)
         found = self.copies.find(key)
-        if found is None and pieces_saved(kept, self.group, self.unit_in) >= WORTH_A_COPY:
+        if found is not None:
+            return found
+        views = self._views(kept)
+        if len(views.pieces) - self.fewest[sum(kept)] >= WORTH_A_COPY:
             found = self.copies.get(key, partial(self._copy_bytes, kept), partial(self._copy, kept))
-        return found or self._views(kept)
+        return found or views
 
     def cut(self, kept: Kept) -> PartSelection:
         """The kept units' weights copied together, for a mask that stays."""
@@ -203,7 +158,20 @@ class PackedPart:
         return runs(kept, self.group)
 
     def _views(self, kept: Kept) -> PartSelection:
-        return PartSelection(tuple([self.run(run) for run in runs(kept, self.group)]))
+        """The runs of the kept units, looked up group by group: a new mask has no new patterns in a group."""
+        pieces: tuple[Views, ...] = ()
+        for first in range(0, len(kept), self.group):
+            pattern = (first, kept[first : first + self.group])
+            found = self.patterns.get(pattern)
+            pieces += self._pattern(*pattern) if found is None else found
+        return PartSelection(pieces)
+
+    def _pattern(self, first: int, kept: Kept) -> tuple[Views, ...]:
+        """The runs of one group's kept units."""
+        found = tuple([self.run((first + start, first + stop)) for start, stop in runs(kept)])
+        if len(self.patterns) < PATTERNS:
+            self.patterns[first, kept] = found
+        return found
 
     def _view(self, start: int, stop: int) -> Views:
         number, within = divmod(start, self.group)
@@ -222,8 +190,7 @@ class PackedPart:
 
     def _copy_bytes(self, kept: Kept) -> int:
         units = sum(kept)
-        groups = math.ceil(units / group_size(units, self.unit_in))
-        numbers = units * (self.unit_in + self.unit_out) + groups * STRIDE_PADDING
+        numbers = units * (self.unit_in + self.unit_out) + self.fewest[units] * STRIDE_PADDING
         return numbers * self.out_weight.shape[1] * self.out_weight.element_size()
 
 

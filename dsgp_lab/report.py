@@ -63,6 +63,29 @@ class Report:
     _repr_html_ = html
 
 
+class ReportedInParts:
+    """What a result of several tables is printed as, one below the other; else as `Reported`."""
+
+    def reports(self) -> tuple[Report, ...]:
+        """The tables."""
+        raise NotImplementedError
+
+    def markdown(self) -> str:
+        """GitHub tables."""
+        return "\n\n".join(part.markdown() for part in self.reports())
+
+    def __str__(self) -> str:
+        """Text tables."""
+        return "\n\n".join(part.text() for part in self.reports())
+
+    def __repr__(self) -> str:
+        """The same."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return "".join(part.html() for part in self.reports())
+
+
 class Reported:
     """What a result with a `report()` is printed as: text in a terminal, HTML in a notebook.
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from dsgp_lab.anatomy import Anatomy, DecoderFamily, Inputs
+from dsgp_lab.calibration import CostTable
 from dsgp_lab.copies import Copies
 from dsgp_lab.errors import LabError
+from dsgp_lab.execution import Execution, choose, find_table
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import Kept, LayerSelection, PackedLayer, PartSelection, pack
+from dsgp_lab.packed import LayerSelection, PackedLayer, PartSelection, pack
+from dsgp_lab.runs import Kept
 from dsgp_lab.together import Tokens, planned, run_together
 
 if TYPE_CHECKING:
@@ -38,19 +41,20 @@ FEW_PIECES = 2
 
 _VERSION = attrgetter("_version")
 
-Execution = Literal["together", "groups", "each"]
-"""How a batch of different masks is run."""
-
 Decide = Callable[[int, Tensor], tuple[Kept, Kept]]
 """A plan made on the way: (layer, its input [tokens, hidden]) -> which heads and which blocks of it run."""
 
 
 @dataclass(frozen=True, eq=False)
 class SubNetworkOutput:
-    """logits [batch, labels] in the order of the inputs; groups: how many different masks there were."""
+    """logits [batch, labels] in the order of the inputs; groups: how many different masks there were.
+
+    execution: how they were run; one mask for all is one group.
+    """
 
     logits: Tensor
     groups: int
+    execution: Execution = "groups"
 
 
 class SubNetwork:
@@ -77,13 +81,15 @@ class SubNetwork:
         self.packed = tuple(pack(layer, self.anatomy, order, self.copies) for layer, order in layers)
         self._watched = [weight for layer in self.anatomy.layers for weight in _weights(layer)]
         self._versions = _versions(self._watched)
+        self._tables: dict[int, CostTable | None] = {}
         self._whole = self.select(Mask.full(self.anatomy))
 
-    def __call__(self, inputs: Inputs, mask: Mask, execution: Execution = "together") -> SubNetworkOutput:
+    def __call__(self, inputs: Inputs, mask: Mask, execution: Execution = "auto") -> SubNetworkOutput:
         """Run a batch, each input cut to its own mask.
 
-        `execution` is how: "together" layer by layer as one (see `together`; the fastest in all that was
-        measured), "groups" each group of equal masks as one, "each" every input alone.
+        `execution` is how: "together" layer by layer as one (see `together`), "union" the same with each
+        unit that an input keeps run for all, "groups" each group of equal masks as one, "each" every input
+        alone; "auto" what `cost_table` predicts to be fastest.
         """
         if execution not in get_args(Execution):
             allowed = ", ".join(get_args(Execution))
@@ -91,15 +97,26 @@ class SubNetwork:
         batch = len(inputs["input_ids"])
         mask.check_fits(self.anatomy, batch)
         groups = [(mask, [0])] if len(mask) == 1 else mask.groups()
+        if len(groups) == 1 and execution != "each":
+            return SubNetworkOutput(self.run(inputs, self.select(groups[0][0])), groups=1)
+        if execution == "auto":
+            execution = choose(self.cost_table, mask, groups, check_tokens(inputs).sum(1))
+        if execution in ("together", "union"):
+            logits = run_together(self, inputs, planned(mask), gather=execution == "together")
+            return SubNetworkOutput(logits, len(groups), execution)
         if execution == "each":
             groups = [(mask[row if len(mask) > 1 else 0], [row]) for row in range(batch)]
-        elif len(groups) == 1:
-            return SubNetworkOutput(self.run(inputs, self.select(groups[0][0])), groups=1)
-        elif execution == "together":
-            return SubNetworkOutput(run_together(self, inputs, planned(mask)), groups=len(groups))
         parts = [self.run(_rows(inputs, rows), self.select(shared)) for shared, rows in groups]
         order = torch.tensor([row for _, rows in groups for row in rows], device=parts[0].device)
-        return SubNetworkOutput(torch.cat(parts)[order.argsort()], groups=len(groups))
+        return SubNetworkOutput(torch.cat(parts)[order.argsort()], len(groups), execution)
+
+    @property
+    def cost_table(self) -> CostTable | None:
+        """The machine's cost table for the threads that torch uses now, if there is one; looked for once."""
+        threads = torch.get_num_threads()
+        if threads not in self._tables:
+            self._tables[threads] = find_table(self)
+        return self._tables[threads]
 
     def dense(self, inputs: Inputs) -> Tensor:
         """Logits of the whole model through the lean path [batch, labels]."""

@@ -17,7 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from dsgp_lab.anatomy import Inputs
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import Kept, PackedLayer, PackedPart, Run
+from dsgp_lab.packed import PackedLayer, PackedPart
+from dsgp_lab.runs import Kept, Run
 
 if TYPE_CHECKING:
     from dsgp_lab.subnetwork import SubNetwork
@@ -75,6 +76,15 @@ class Tokens:
         return padded.index_copy_(0, self.places, rows)
 
 
+def gathers(count: float, total: int) -> bool:
+    """Whether a block that `count` of `total` rows keep runs on those rows alone.
+
+    >>> gathers(100, 800), gathers(700, 800), gathers(0, 800)
+    (True, False, False)
+    """
+    return count > 0 and total - count >= GATHER_SAVES + GATHER_COSTS * count
+
+
 DecideBatch = Callable[[int, Tensor, Tokens], tuple[Tensor, Tensor]]
 """(layer, its input [tokens, hidden], the tokens) -> kept heads [batch, heads] and blocks [batch, blocks]."""
 
@@ -103,9 +113,7 @@ class Split:
         rows = (tokens.lengths.to(torch.float64) @ kept.to(torch.float64)).tolist()
         total = len(tokens.owners)
         union = tuple([count > 0 for count in rows])
-        gathered = [
-            gather and count > 0 and total - count >= GATHER_SAVES + GATHER_COSTS * count for count in rows
-        ]
+        gathered = [gather and gathers(count, total) for count in rows]
         some = tuple(
             (unit, kept[tokens.owners, unit].nonzero().flatten())
             for unit, is_gathered in enumerate(gathered)
@@ -119,8 +127,11 @@ class Split:
 
 
 @torch.inference_mode()
-def run_together(subnetwork: SubNetwork, inputs: Inputs, decide: DecideBatch) -> Tensor:
-    """Logits [batch, labels] of a batch, each input under its own mask, layer by layer as one."""
+def run_together(subnetwork: SubNetwork, inputs: Inputs, decide: DecideBatch, gather: bool = True) -> Tensor:
+    """Logits [batch, labels] of a batch, each input under its own mask, layer by layer as one.
+
+    Without `gather`, every unit that one of the inputs keeps runs for all of them.
+    """
     family, model = subnetwork.anatomy.family, subnetwork.anatomy.model
     inputs = subnetwork.checked(inputs)[0]
     tokens = Tokens.of(inputs["attention_mask"].bool())
@@ -129,7 +140,7 @@ def run_together(subnetwork: SubNetwork, inputs: Inputs, decide: DecideBatch) ->
     for layer, packed in enumerate(subnetwork.packed):
         heads, blocks = decide(layer, rows, tokens)
         rows = _attention(packed, rows, heads, tokens, subnetwork.anatomy.head_dim)
-        rows = _ffn(packed, rows, blocks, tokens)
+        rows = _ffn(packed, rows, blocks, tokens, gather)
     return family.classify(model, tokens.scatter(rows).view(hidden.shape))
 
 
@@ -150,8 +161,8 @@ def _attention(packed: PackedLayer, rows: Tensor, kept: Tensor, tokens: Tokens, 
     return torch.layer_norm(total, *part.norm)
 
 
-def _ffn(packed: PackedLayer, rows: Tensor, kept: Tensor, tokens: Tokens) -> Tensor:
-    part, split = packed.ffn, Split.of(packed.ffn, kept, tokens, gather=True)
+def _ffn(packed: PackedLayer, rows: Tensor, kept: Tensor, tokens: Tokens, gather: bool) -> Tensor:
+    part, split = packed.ffn, Split.of(packed.ffn, kept, tokens, gather)
     total = rows + part.out_bias
     for run in split.shared:
         views = part.run(run)

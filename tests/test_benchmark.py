@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from dsgp_lab import Lab, LabError
+from dsgp_lab.calibration import CostPoint, CostTable, Machine
 from dsgp_lab.evaluate import bench_rivals as rivals_module
 from dsgp_lab.evaluate import bench_variants
+from dsgp_lab.evaluate.bench_executions import FOUR, HALVES, SIMILAR, bench_executions, mixed_masks
 from dsgp_lab.evaluate.bench_inputs import bench_inputs
 from dsgp_lab.evaluate.bench_interaction import FIRST_ORDER, SLIDER, bench_interaction, leave_one_out_map
 from dsgp_lab.evaluate.bench_rivals import bench_rivals
@@ -35,7 +37,7 @@ def done(sst2: Lab) -> Benchmark:
     """One small benchmark."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSGP_GLUE_DIR", "")
-        return run_bench(sst2, (1, 2), (0.5,), long=16, rounds=5, with_memory=False, tasks=())
+        return run_bench(sst2, (1, 2), (0.5,), long=16, rounds=5, with_memory=False)
 
 
 def test_inputs(sst2: Lab) -> None:
@@ -130,7 +132,11 @@ def test_routers_meet_their_rivals(sst2: Lab, monkeypatch: pytest.MonkeyPatch) -
         return sst2
 
     monkeypatch.setattr(rivals_module, "Lab", lab)
-    done = bench_rivals(["sst2", "mrpc"], rounds=5, results=Results(rows, rows, ()))
+    said: list[str] = []
+    done = bench_rivals(["sst2", "mrpc"], rounds=5, results=Results(rows, rows, ()), say=said.append)
+    assert [line.split(" s, ")[1] for line in said] == [
+        f"{number} of 4: sst2, frozen, {keep:g}" for number, keep in enumerate((0.5, 0.3, 0.2), 1)
+    ]
     assert [(each.router_keep, each.method, each.keep) for each in done.rivals] == [
         (0.5, "twin", 0.6),
         (0.3, "dense", 1.0),
@@ -204,6 +210,27 @@ def test_grid_and_shares(sst2: Lab) -> None:
     assert rows[0].ratio > 0
     with pytest.raises(LabError, match=r"no router|no frozen"):
         measure_grid(Lab("cola"), (1,), (8,), rounds=5)
+
+
+def test_ways_to_run_a_batch(sst2: Lab) -> None:
+    tables = bench_executions(sst2, batch=6, rounds=5)
+    assert len(tables) == 3
+    for table, share in zip(tables, (0.6, 0.6, 0.5), strict=True):
+        assert [row.variant for row in table.rows] == [LEAN, "together", "union", "groups", "each", "auto"]
+        assert table["each"].macs == pytest.approx(share, abs=0.1)
+        assert (table.batch, table.notes[0].startswith(("No cost table", "Foretold"))) == (6, True)
+    masks = {kind: mixed_masks(sst2, kind, 8) for kind in (SIMILAR, FOUR, HALVES)}
+    assert {kind: len(mask.groups()) for kind, mask in masks.items()} == {SIMILAR: 8, FOUR: 4, HALVES: 8}
+    static = static_mask(sst2, 0.6)
+    assert 0.8 < float((masks[SIMILAR].blocks == static.blocks).float().mean()) < 1
+    costs = CostTable(
+        Machine.of(sst2.subnetwork), (CostPoint(1, 10, 1.0, 0.1, 0.1, 0.0),), (72, 72), seconds=1.0
+    )
+    sst2.subnetwork._tables[1] = costs
+    try:
+        assert "so auto runs" in bench_executions(sst2, batch=2, rounds=5)[0].notes[0]
+    finally:
+        del sst2.subnetwork._tables[1]
 
 
 def test_wrong_settings(sst2: Lab) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from dsgp_lab import Lab, cli
+from dsgp_lab.evaluate.bench_rivals import RivalTable
 
 
 class Outcome(NamedTuple):
@@ -126,8 +127,7 @@ def test_bench(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
     monkeypatch.setenv("DSGP_GLUE_DIR", "")
     out = tmp_path / "bench.parquet"
-    options = ("--rounds=5", "--batches=1,3", "--keeps=0.5", "--long=40", "--no-memory", "--rivals=none",
-               f"--out={out}")  # fmt: skip
+    options = ("--rounds=5", "--batches=1,3", "--keeps=0.5", "--long=40", "--no-memory", f"--out={out}")
     outcome = call("bench", *options)
     assert outcome.code == 0
     titles = [line for line in outcome.out.splitlines() if line.startswith("Latency")]
@@ -135,12 +135,34 @@ def test_bench(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert all("teaching set sst2" in title for title in titles[2:-1])
     assert "batch 3" in titles[3]
     assert "what a click takes" in titles[-1]
-    for variant, count in {"lean dense": 6, "half, a new mask": 2, "dynamic 0.5": 3, "static 0.5": 3}.items():
+    for variant, count in {
+        "lean dense": 9,
+        "union": 3,
+        "half, a new mask": 2,
+        "dynamic 0.5": 3,
+        "static 0.5": 3,
+    }.items():
         rows = re.findall(rf"^{variant}  +([\d.]+)  +([\d.]+)  ", outcome.out, re.MULTILINE)
         assert len(rows) == count, variant
         assert all(float(milliseconds) > 0 and float(ratio) > 0 for milliseconds, ratio in rows)
     assert "Where the time goes, sst2" in outcome.out
     assert out.is_file()
+    progress = [line.split(": ", 1) for line in outcome.err.splitlines() if re.match(r"\d+ s: ", line)]
+    assert [what for _, what in progress][1::7] == ["half of the units, 40 tokens", "done"]
+
+
+def test_bench_of_rivals(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rivals(tasks: object, rounds: int, num_threads: int, say: Callable[[str], None]) -> RivalTable:
+        say(f"{tasks} {rounds} {num_threads}")
+        return RivalTable((), ())
+
+    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
+    monkeypatch.setattr("dsgp_lab.evaluate.benchmark.bench_rivals", rivals)
+    outcome = call("bench", "--rivals=mrpc,rte", "--threads=2")
+    assert "['mrpc', 'rte'] 40 2" in outcome.err
+    assert "Router against a static mask as accurate" in outcome.out
+    assert "Latency" not in outcome.out
+    assert "None 5 1" in call("bench", "--rivals=all", "--rounds=5").err
 
 
 def test_bench_as_json(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

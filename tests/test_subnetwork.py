@@ -24,7 +24,7 @@ from transformers import (
 from dsgp_lab import Anatomy, LabError, Mask, SubNetwork, gated, packed
 from dsgp_lab.anatomy import FAMILIES, register_family
 from dsgp_lab.decoder import DecoderSubNetwork
-from dsgp_lab.packed import runs
+from dsgp_lab.runs import runs
 
 MODEL = toy_model("bert")
 ANATOMY = toy_anatomy(MODEL)
@@ -286,7 +286,7 @@ def test_a_mask_that_stays_is_cut_at_once() -> None:
 
 def test_units_in_several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """However the columns are grouped, the logits stay: views, copies, masks that stay, and batches."""
-    monkeypatch.setattr(packed, "GROUP_COLUMNS", 24)  # a head a group, three blocks a group
+    monkeypatch.setattr("dsgp_lab.runs.GROUP_COLUMNS", 24)  # a head a group, three blocks a group
     sub = SubNetwork(ANATOMY)
     layer = sub.packed[0]
     assert (layer.attention.group, layer.ffn.group) == (1, 3)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import get_args
 
 import pytest
 import torch
 from toys import one, random_mask, toy_anatomy, toy_inputs, toy_model
 
 from dsgp_lab import DynamicPruner, LabError, Mask, Router, SubNetwork, together
+from dsgp_lab.execution import Execution
 from dsgp_lab.router import BatchPlanner, Planner, RouterShape
 from dsgp_lab.together import Split, Tokens, run_together
 
@@ -34,9 +36,10 @@ def test_all_executions_give_the_same_logits(gathered: bool, monkeypatch: pytest
     monkeypatch.setattr(together, "GATHER_COSTS", 0.0)
     for keep, seed in product((0.1, 0.5, 0.9), range(3)):
         mask = random_mask(ANATOMY, 5, keep, seed)
-        found = {how: SUB(INPUTS, mask, how) for how in ("together", "groups", "each")}
-        torch.testing.assert_close(found["together"].logits, found["each"].logits, atol=1e-5, rtol=0)
-        torch.testing.assert_close(found["groups"].logits, found["each"].logits, atol=1e-5, rtol=0)
+        found = {how: SUB(INPUTS, mask, how) for how in get_args(Execution)}
+        for output in found.values():
+            torch.testing.assert_close(output.logits, found["each"].logits, atol=1e-5, rtol=0)
+        assert all(output.execution == how for how, output in found.items() if how != "auto")
 
 
 def test_one_mask_for_all_may_run_each_alone() -> None:
@@ -92,5 +95,5 @@ def test_left_padding() -> None:
 
 
 def test_an_unknown_execution() -> None:
-    with pytest.raises(LabError, match=r"execution='fast'.*together, groups, each"):
+    with pytest.raises(LabError, match=r"execution='fast'.*auto, together, union, groups, each"):
         SUB(INPUTS, Mask.full(ANATOMY, 5), "fast")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -10,22 +11,22 @@ from typing import cast
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench_inputs import BenchInputs, bench_inputs
 from dsgp_lab.evaluate.bench_variants import dynamic_name, mean_share, routed_share, static_mask
-from dsgp_lab.evaluate.latency import AGAIN, LatencyTable, measure_latency, threads
+from dsgp_lab.evaluate.latency import AGAIN, LatencyTable, Say, measure_latency, silent, threads
 from dsgp_lab.evaluate.methods import DENSE
 from dsgp_lab.evaluate.results_table import Results
 from dsgp_lab.evaluate.rivals import Rival, find_rival, routed_settings
 from dsgp_lab.lab import Lab
 from dsgp_lab.mask import Mask
 from dsgp_lab.regimes import Regime
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.router import Planner, Router
 from dsgp_lab.tasks import get_task
 
-WARMUP = 60
+ROUNDS, WARMUP = 40, 40
 
 
-@dataclass(frozen=True)
-class RivalTable:
+@dataclass(frozen=True, repr=False)
+class RivalTable(Reported):
     """Routers against static masks of equal accuracy; tables: their times, the static mask as baseline."""
 
     rivals: tuple[Rival, ...]
@@ -43,13 +44,25 @@ class RivalTable:
                 f"{rival.router_value:.1f}",
                 f"{rival.method} {rival.keep:g}",
                 f"{rival.value:.1f}",
+                f"{(row.macs or 0) / (table.rows[0].macs or 1):.3f}",
                 f"{row.ratio:.3f}",
                 f"{row.ci_low:.3f} to {row.ci_high:.3f}",
                 f"{control.ci_low:.3f} to {control.ci_high:.3f}",
                 "" if row.differs else "no measurable difference",
             )
 
-        columns = ("task", "keep", "points", "static", "points", "time / static", "95 % interval", AGAIN, "")
+        columns = (
+            "task",
+            "keep",
+            "points",
+            "static",
+            "points",
+            "MACs / static",
+            "time / static",
+            "95 % interval",
+            AGAIN,
+            "",
+        )
         notes = (
             "Points of the results table, estimates both. Batch 1, own lengths; router with decisions; the"
             " static mask is that of the static twin at the budget, cut out beforehand.",
@@ -57,24 +70,18 @@ class RivalTable:
         rows = tuple(line(*pair) for pair in zip(self.rivals, self.tables, strict=True))
         return Report("Router against a static mask as accurate", rows, columns, (*notes, *self.notes))
 
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
-
 
 def bench_rivals(
     tasks: Sequence[str] | None = None,
-    rounds: int = 60,
+    rounds: int = ROUNDS,
     num_threads: int = 1,
     seed: int = 0,
     results: Results | None = None,
+    say: Say = silent,
 ) -> RivalTable:
     """Time every router of the results table, or those of some tasks, against its rival (see `find_rival`).
+
+    `say` is told how far it is.
 
     A router whose checkpoint is not there, or that has no rival, is named in a note.
 
@@ -90,6 +97,7 @@ def bench_rivals(
         f"{task}: the results table has no router."
         for task in sorted((wanted or set()) - {s[0] for s in settings})
     ]
+    start = time.perf_counter()
     for (task, regime), group in groupby(settings, key=lambda each: each[:2]):
         try:
             lab = Lab(task, regime=cast("Regime", regime))
@@ -100,6 +108,8 @@ def bench_rivals(
         assert isinstance(router, Router)
         inputs = bench_inputs(lab, 1, rounds + WARMUP, None, seed)
         for *_, keep in group:
+            seconds, number = time.perf_counter() - start, 1 + settings.index((task, regime, keep))
+            say(f"{seconds:.0f} s, {number} of {len(settings)}: {task}, {regime}, {keep:g}")
             found = find_rival(rows, task, regime, keep)
             if isinstance(found, str):
                 notes.append(f"{task}, {regime}, {keep:g}: {found}")

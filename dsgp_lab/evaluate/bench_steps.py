@@ -14,18 +14,19 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench_inputs import bench_inputs
 from dsgp_lab.evaluate.latency import threads
 from dsgp_lab.lab import Lab
-from dsgp_lab.packed import Kept, LayerSelection, PackedLayer
+from dsgp_lab.packed import LayerSelection, PackedLayer
 from dsgp_lab.plan import plan_mask
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, Reported
 from dsgp_lab.router import Planner, Router
+from dsgp_lab.runs import Kept
 from dsgp_lab.sensitivity import lengths
 
 Steps = tuple[float, float, float, float]
 """Score, plan, select, run."""
 
 
-@dataclass(frozen=True)
-class StepTable:
+@dataclass(frozen=True, repr=False)
+class StepTable(Reported):
     """Median milliseconds of score, plan, select and run for methods, on the same inputs; dense_ms beside."""
 
     rows: tuple[tuple[str, float, float, float, float], ...]
@@ -50,15 +51,6 @@ class StepTable:
             f"Lean dense: {self.dense_ms:.2f} ms. Medians. The router scores, plans and selects as it runs.",
         )
         return Report(f"Where the time goes, {self.setting}", rows, header, notes)
-
-    def __str__(self) -> str:
-        """A text table."""
-        return self.report().text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.report().html()
 
 
 def measure_steps(

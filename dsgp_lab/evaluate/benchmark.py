@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -12,16 +13,17 @@ from pathlib import Path
 from dsgp_lab.calibration import Machine
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench import bench_half
+from dsgp_lab.evaluate.bench_executions import bench_executions
 from dsgp_lab.evaluate.bench_inputs import bench_inputs
 from dsgp_lab.evaluate.bench_interaction import bench_interaction
-from dsgp_lab.evaluate.bench_rivals import RivalTable, bench_rivals
+from dsgp_lab.evaluate.bench_rivals import ROUNDS, RivalTable, bench_rivals
 from dsgp_lab.evaluate.bench_steps import StepTable, measure_steps
 from dsgp_lab.evaluate.bench_variants import LEAN, make_variants
-from dsgp_lab.evaluate.latency import LatencyTable, machine, measure_latency, threads
+from dsgp_lab.evaluate.latency import LatencyTable, Say, machine, measure_latency, silent, threads
 from dsgp_lab.evaluate.memory import MemoryTable, measure_memory
 from dsgp_lab.lab import Lab
 from dsgp_lab.plan import check_keep
-from dsgp_lab.report import Report
+from dsgp_lab.report import Report, ReportedInParts
 
 KEEPS = (0.6, 0.35)
 WARMUP = 60
@@ -70,8 +72,8 @@ def bench_task(
     )
 
 
-@dataclass(frozen=True)
-class Benchmark:
+@dataclass(frozen=True, repr=False)
+class Benchmark(ReportedInParts):
     """Tables of one benchmark, with the machine they belong to."""
 
     tables: tuple[LatencyTable, ...]
@@ -88,19 +90,6 @@ class Benchmark:
         if self.memory is not None:
             reports.append(self.memory.report())
         return (*reports, Report("Machine", tuple(self.description.items())))
-
-    def __str__(self) -> str:
-        """As text."""
-        return "\n\n".join(report.text() for report in self.reports())
-
-    __repr__ = __str__
-
-    def markdown(self) -> str:
-        """As markdown."""
-        return "\n\n".join(report.markdown() for report in self.reports())
-
-    def _repr_html_(self) -> str:
-        return "".join(report.html() for report in self.reports())
 
     def records(self) -> list[dict[str, object]]:
         """All variants of all tables as plain rows."""
@@ -159,13 +148,14 @@ def run_bench(
     batches: Sequence[int] = (1, 32),
     keeps: Sequence[float] = KEEPS,
     long: int = 128,
-    rounds: int = 200,
+    rounds: int = 120,
     num_threads: int = 1,
     with_memory: bool = True,
-    tasks: Sequence[str] | None = None,
+    say: Say = silent,
 ) -> Benchmark:
-    """The whole benchmark: half of the units, all variants, what a click takes, the steps of a run, memory,
-    and routers against static masks of equal accuracy on `tasks` (default: all that have results).
+    """The benchmark of one task; `say` is told how far it is.
+
+    Half of the units, all variants, ways to run a batch, the steps of a run, what a click takes, and memory.
 
     Variants run at every batch size on the inputs' own lengths, and at batch 1 at `long` tokens.
     Batches of several inputs take a tenth of the rounds, but at least 15 (or `rounds`, if that is fewer).
@@ -177,18 +167,46 @@ def run_bench(
             got=f"batches {list(batches)}", allowed="whole numbers from 1", hint="write --batches 1,32"
         )
     some = max(rounds // 10, min(15, rounds))
-    halves = [bench_half(lab, tokens, rounds, num_threads) for tokens in (25, long)]
-    tables = [
-        bench_task(lab, size, None, keeps, rounds if size == 1 else some, num_threads) for size in batches
-    ]
+    start, tables = time.perf_counter(), []
+
+    def tell(what: str) -> None:
+        say(f"{time.perf_counter() - start:.0f} s: {what}")
+
+    for tokens in (25, long):
+        tell(f"half of the units, {tokens} tokens")
+        tables.append(bench_half(lab, tokens, rounds, num_threads))
+    for size in batches:
+        tell(f"all variants, batch {size}")
+        turns = rounds if size == 1 else some
+        tables.append(bench_task(lab, size, None, keeps, turns, num_threads))
+    tell(f"all variants, {long} tokens")
     tables.append(bench_task(lab, 1, long, keeps, rounds, num_threads))
+    if max(batches) > 1:
+        tell(f"ways to run a batch of {max(batches)}")
+        tables += bench_executions(lab, max(batches), min(7, rounds), num_threads)
     methods = ("router", "wanda_sp", "first_order") if _has_router(lab) else ("wanda_sp", "first_order")
+    tell("steps of a run")
     turns = min(40, rounds)
     steps = tuple(measure_steps(lab, methods, keeps[0], t, turns, num_threads) for t in (None, long))
+    tell("what a click takes")
     tables.append(bench_interaction(lab, rounds=min(10, rounds), num_threads=num_threads))
-    rivals = bench_rivals(tasks, min(60, rounds), num_threads) if tasks is None or tasks else None
+    if with_memory:
+        tell("memory")
     memory = measure_memory(lab.name) if with_memory else None
-    return Benchmark((*halves, *tables), steps, memory, describe_machine(lab, num_threads), rivals)
+    tell("done")
+    return Benchmark(tuple(tables), steps, memory, describe_machine(lab, num_threads))
+
+
+def run_rivals(
+    lab: Lab,
+    tasks: Sequence[str] | None = None,
+    rounds: int = ROUNDS,
+    num_threads: int = 1,
+    say: Say = silent,
+) -> Benchmark:
+    """Routers against static masks of equal accuracy, on some tasks or all that have results."""
+    rivals = bench_rivals(tasks, rounds, num_threads, say=say)
+    return Benchmark((), (), None, describe_machine(lab, num_threads), rivals)
 
 
 def _has_router(lab: Lab) -> bool:

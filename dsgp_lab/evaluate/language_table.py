@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dsgp_lab.errors import LabError
-from dsgp_lab.report import Report
+from dsgp_lab.errors import LabError, cannot_read
+from dsgp_lab.report import Report, ReportedInParts
 from dsgp_lab.tasks import data_folder
 
 RESAMPLES = 2000
@@ -66,8 +66,8 @@ class LanguageRow:
         return self.scorer + ", repaired" * self.repair
 
 
-@dataclass(frozen=True)
-class LanguageTable:
+@dataclass(frozen=True, repr=False)
+class LanguageTable(ReportedInParts):
     """All rows of one evaluation, and the whole model's values; `about` says what it was made from."""
 
     model: str
@@ -185,7 +185,7 @@ class LanguageTable:
             path.with_suffix(".md"): "\n\n".join(
                 ["# A language model pruned per prompt", f"Written by `dsgp-lab language --out {path.name}`."]
                 + [f"Measured on {self.about['machine']}."] * ("machine" in self.about)
-                + [part.markdown() for part in stored.reports()]
+                + [stored.markdown()]
             )
             + "\n",
         }
@@ -201,20 +201,8 @@ class LanguageTable:
         try:
             return _table(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LabError(
-                got=f"{path}, which cannot be read ({type(error).__name__}: {error})",
-                allowed="a table that dsgp-lab language --out wrote",
-                hint="restore it with git checkout, or measure it anew",
-            ) from None
-
-    def __str__(self) -> str:
-        """Text tables."""
-        return "\n\n".join(part.text() for part in self.reports())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return "".join(part.html() for part in self.reports())
+            allowed, hint = "a table that dsgp-lab language --out wrote", "restore or measure it anew"
+            raise cannot_read(path, error, allowed, hint) from None
 
 
 def interval(differences: np.ndarray) -> Interval:

@@ -23,12 +23,19 @@ import torch
 from dsgp_lab.errors import LabError
 from dsgp_lab.report import Report, Reported
 
+Say = Callable[[str], None]
+"""Told in one line how far a long measurement is."""
+
 AGAIN = "again"
 RESAMPLES = 2000
 RECORD_KEYS = (
     *("variant", "baseline", "task", "threads", "batch", "tokens", "keep"),
     *("ratio", "ci_low", "ci_high", "aa_low", "aa_high", "median_ms"),
 )
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True)

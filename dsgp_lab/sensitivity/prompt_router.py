@@ -14,7 +14,7 @@ from torch import Tensor
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.anatomy.decoder import placed
 from dsgp_lab.cost import CostModel
-from dsgp_lab.errors import LabError
+from dsgp_lab.errors import LabError, cannot_read
 from dsgp_lab.sensitivity.base import Scorer, UnitScores, real_tokens
 
 
@@ -70,11 +70,8 @@ class PromptRouter(Scorer):
             with safe_open(path, framework="pt") as file:
                 return PromptRouter(**{name: file.get_tensor(name).float() for name in FIELDS})
         except (SafetensorError, OSError, KeyError) as error:
-            raise LabError(
-                got=f"{path}, which cannot be read ({type(error).__name__}: {error})",
-                allowed="a router that dsgp-lab prompt-router wrote",
-                hint="restore it with git checkout, or train it anew",
-            ) from None
+            allowed, hint = "a router that dsgp-lab prompt-router wrote", "restore or train it anew"
+            raise cannot_read(path, error, allowed, hint) from None
 
     def _check_fits(self, anatomy: Anatomy) -> None:
         got = (len(self.centre), len(self.mean))
