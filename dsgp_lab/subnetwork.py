@@ -108,7 +108,7 @@ class SubNetwork:
     def select(self, mask: Mask, stays: bool = False) -> tuple[LayerSelection, ...]:
         """The weights that each layer runs under the mask of a single input.
 
-        With `stays`, for a static mask, they are copied together at once.
+        With `stays`, for a static mask, they are copied together at once. LabError for more than one mask.
         """
         if len(mask) != 1:
             raise LabError(
@@ -125,6 +125,7 @@ class SubNetwork:
         """Logits [batch, labels] of inputs that all run under one plan.
 
         The plan is complete at the start (`select`) or made on the way, layer by layer, for a single input.
+        LabError for a plan made on the way and several inputs, and where `checked` raises one.
         """
         inputs, attention_mask = self.checked(inputs)
         family, model = self.anatomy.family, self.anatomy.model
@@ -147,7 +148,10 @@ class SubNetwork:
         return family.classify(model, rows.view(batch, tokens, width))
 
     def checked(self, inputs: Inputs) -> tuple[Inputs, Tensor | None]:
-        """Inputs without padding columns, and their mask (see `_trim`); LabError for outdated weights."""
+        """Inputs without padding columns, and their mask [batch, tokens]; None where nothing is padded.
+
+        LabError for a model in training mode, or one whose weights changed after this was made.
+        """
         _refuse_training(self.anatomy)
         if _versions(self._watched) != self._versions:
             raise LabError(

@@ -13,7 +13,8 @@ from dsgp_lab.evaluate.latency import LatencyTable, measure_latency, threads
 from dsgp_lab.gates import gated
 from dsgp_lab.lab import Lab
 from dsgp_lab.mask import Mask
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.tasks import load_teaching
 
 TRANSFORMERS, LEAN = "transformers dense", "lean dense"
