@@ -20,4 +20,4 @@ if [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ] && [ "$(uname)" != Darwin ]; then
   options+=(--no-browser)
   echo "No display here: open the address with the token, printed below, in a browser on this machine."
 fi
-exec "$python" -m voila tools/app.ipynb "${options[@]}" "$@"
+exec "$python" -W ignore::DeprecationWarning -m voila tools/app.ipynb "${options[@]}" "$@"
