@@ -155,7 +155,7 @@ def verified_card(folder: Path, needed: Iterable[str] = (ADAPTER, ADAPTER_CONFIG
         LabError: a file that is missing, altered or unreadable, or another base.
     """
     try:
-        card = json.loads((folder / CARD).read_text("utf-8"))
+        card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
         files, base = card["files"], card["base_sha256"]
         if card["task"] != SHARED:
             get_task(card["task"])

@@ -23,7 +23,8 @@ from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep, plan_mask
 from dsgp_lab.regimes import REGIMES, Regime, trained_folder
 from dsgp_lab.results import Prediction
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.sensitivity import FirstOrder, Scorer, Sensitivity, lengths
 from dsgp_lab.sensitivity.targets import margin
 from dsgp_lab.tasks import TASKS, data_folder

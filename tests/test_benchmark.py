@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dsgp_lab import Lab, LabError
-from dsgp_lab.calibration import CostPoint, CostTable, Machine
+from dsgp_lab.cost_table import CostPoint, CostTable, Machine
 from dsgp_lab.evaluate import bench_rivals as rivals_module
 from dsgp_lab.evaluate import bench_variants
 from dsgp_lab.evaluate.bench_executions import FOUR, HALVES, SIMILAR, bench_executions, mixed_masks

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dsgp_lab import doctor
-from dsgp_lab.doctor import Check, Diagnosis, diagnose
+from dsgp_lab.diagnosis import Check, Diagnosis
+from dsgp_lab.doctor import diagnose
 from dsgp_lab.tasks import TASKS, data_folder
 
 

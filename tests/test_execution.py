@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from toys import random_mask, toy_anatomy, toy_inputs, toy_model
 
 from dsgp_lab import Mask, SubNetwork, execution, together
-from dsgp_lab.calibration import CostPoint, CostTable, Machine, calibrate
+from dsgp_lab.calibration import calibrate
+from dsgp_lab.cost_table import CostPoint, CostTable, Machine
 from dsgp_lab.execution import choose, measure_mixed, predict_executions
 from dsgp_lab.sensitivity import lengths
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from dsgp_lab.calibration import Machine
+from dsgp_lab.cost_table import Machine
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench import bench_half
 from dsgp_lab.evaluate.bench_executions import bench_executions

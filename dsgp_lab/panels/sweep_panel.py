@@ -23,7 +23,7 @@ from dsgp_lab.evaluate.sweep import Outcome, clock, make_cells
 from dsgp_lab.evaluate.sweep_plan import plan_cells
 from dsgp_lab.panels.controls import SHORT, button, close_all, wrapping
 from dsgp_lab.panels.face import error_html
-from dsgp_lab.panels.unit_map import live
+from dsgp_lab.panels.live_figure import live
 from dsgp_lab.panels.worker import Worker
 from dsgp_lab.views.view import View
 

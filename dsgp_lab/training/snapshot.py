@@ -29,7 +29,7 @@ def load_snapshot(path: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file
         raise LabError(
             got=f"{path}, an unreadable snapshot ({type(error).__name__})",
