@@ -98,7 +98,7 @@ def bench(
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Also write .parquet, .json, .md, .html or .txt.")] = None,
 ) -> None:
-    """Time the cut model against the dense one, or routers against static masks: five minutes each."""
+    """Time the cut model, or routers against static masks: five minutes."""
     import json
     from functools import partial
 

@@ -92,7 +92,7 @@ def test_no_table_changes_the_logits(
 
 
 def test_the_users_table_is_used(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("dsgp_lab.calibration.table_path", lambda machine: tmp_path / "table.json")
+    monkeypatch.setattr("dsgp_lab.cost_table.table_path", lambda machine: tmp_path / "table.json")
     assert SubNetwork(ANATOMY)(INPUTS, two_masks()).execution == "together"
     table(alone=1.0, batch=1.5, mixed=50.0).save(tmp_path / "table.json")
     assert SubNetwork(ANATOMY)(INPUTS, two_masks()).execution == "groups"
