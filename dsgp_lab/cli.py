@@ -238,12 +238,25 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run the command line; a LabError is one sentence on stderr and exit code 2."""
+    """Run the command line; a LabError, or a package that does not load, is a sentence and exit code 2."""
     try:
         app()
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        print(_unfit(reason), file=sys.stderr)
+        sys.exit(2)
     except LabError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def _unfit(reason: str) -> LabError:
+    """What to say of a package that is missing or of a version that others do not take."""
+    return LabError(
+        got=f"a package that does not load ({reason[:200]})",
+        allowed="the versions that pyproject.toml names",
+        hint="run dsgp-lab doctor, which says what does not fit and how to mend it",
+    )
 
 
 if __name__ == "__main__":
