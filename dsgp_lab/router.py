@@ -29,6 +29,7 @@ from dsgp_lab.mask import Mask
 from dsgp_lab.models import unreadable
 from dsgp_lab.subnetwork import Kept
 from dsgp_lab.together import Tokens
+from dsgp_lab.whole_files import whole_file
 
 ABOVE_0 = (0.0).__lt__
 """Whether a number is above 0; `map` with it takes less time than a comparison in a loop."""
@@ -198,8 +199,9 @@ class Router(nn.Module):
         if not self.sees_input:
             for name in UNSEEN:
                 del tensors[name]
-        save_file(tensors, path, {key: str(value) for key, value in asdict(self.shape).items()})
-        path.chmod(0o644)
+        with whole_file(path) as scratch:
+            save_file(tensors, scratch, {key: str(value) for key, value in asdict(self.shape).items()})
+            scratch.chmod(0o644)
 
     @staticmethod
     def load(path: Path) -> Router:

@@ -14,6 +14,7 @@ from typing import Any
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.cell import FORMAT, Cell, CellResult, key_of
+from dsgp_lab.whole_files import refusals
 
 RECORD = b"dsgp_lab"
 """Key of the record in a file's schema metadata."""
@@ -42,8 +43,9 @@ def write_cell(result: CellResult, path: Path) -> None:
         left.unlink(missing_ok=True)
     scratch = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
-        pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
-        os.replace(scratch, path)
+        with refusals(path):
+            pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
+            os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -116,12 +118,17 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def _create(claim: Path, owner: dict[str, Any]) -> bool:
-    try:
-        handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError:
-        return False
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(owner, file)
+    with refusals(claim):
+        try:
+            handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(owner, file)
+        except OSError:  # a claim without an owner would hold the cell for half an hour
+            claim.unlink(missing_ok=True)
+            raise
     return True
 
 
