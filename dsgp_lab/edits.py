@@ -70,9 +70,11 @@ def edit_mask(
 
 def check_unit(unit: Unit, mask: Mask) -> None:
     """Raise LabError unless the unit is one of the mask's."""
-    if unit.kind not in ("head", "block"):
+    if unit.kind not in ("head", "block") or not all(isinstance(n, int) for n in unit[1:]):
         raise LabError(
-            got=f"a unit of kind {unit.kind!r}", allowed="head or block", hint="Unit('head', 0, 0)"
+            got=f"a unit {tuple(unit)}",
+            allowed="head or block, and two whole numbers: layer, and number in the layer",
+            hint="write for example Unit('head', 0, 0)",
         )
     part = mask.heads if unit.kind == "head" else mask.blocks
     _, layers, units = part.shape

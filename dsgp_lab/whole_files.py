@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ def refusals(path: Path | str) -> Iterator[None]:
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
     ...
-    dsgp_lab.errors.LabError: Got results.json, which cannot be written (No space left on device). Allowed: a ...
+    dsgp_lab.errors.LabError: Got results.json, which cannot be written (No space left on device). Allowed...
     """
     try:
         yield
@@ -51,7 +51,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             yield scratch
             os.replace(scratch, path)
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def write_cell(result: CellResult, path: Path) -> None:
             pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
             os.replace(scratch, path)
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
 
 
 def read_cell(path: Path) -> CellResult:
@@ -118,17 +119,33 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def _create(claim: Path, owner: dict[str, Any]) -> bool:
-    with refusals(claim):
-        try:
-            handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(owner, file)
-        except OSError:  # a claim without an owner would hold the cell for half an hour
-            claim.unlink(missing_ok=True)
-            raise
+    """Make a claim that nobody ever sees without its owner; False where there is one.
+
+    A process that is killed while it writes one would otherwise hold the cell until `STALE_SECONDS` are over.
+    """
+    scratch = claim.with_name(f".{claim.stem}.{owner['id']}.tmp")  # `write_cell` clears what is left of it
+    try:
+        with refusals(claim):
+            scratch.write_text(json.dumps(owner), "utf-8")
+            try:
+                os.link(scratch, claim)
+            except (FileExistsError, FileNotFoundError):  # the latter: another has just finished this cell
+                return False
+            except OSError:  # a file system without links
+                return _create_in_place(claim, owner)
+    finally:
+        with suppress(OSError):
+            scratch.unlink()
+    return True
+
+
+def _create_in_place(claim: Path, owner: dict[str, Any]) -> bool:
+    try:
+        handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(owner, file)
     return True
 
 

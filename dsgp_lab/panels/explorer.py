@@ -91,12 +91,13 @@ class Explorer:
         return None if self.planned is None else self.planned.sensitivity
 
     def set(self, **changes: Any) -> None:
-        """Move controls: text, task, regime, scorer, keep, as the mouse would; unknown names are an error."""
+        """Move controls: text, task, regime, scorer, keep, as the mouse would; LabError if it could not."""
         allowed = ("text", "task", "regime", "scorer", "keep")
         unknown = sorted(set(changes) - set(allowed))
         if unknown:
             raise LabError(got=", ".join(unknown), allowed=", ".join(allowed), hint="use one of these names")
         wanted = replace(self.choice, **changes)
+        self.exploration.check(wanted, self.choice)
         self.face.show_choice(wanted)
         if set(changes) == {"keep"}:
             self._replan(wanted)
@@ -105,6 +106,10 @@ class Explorer:
 
     def toggle(self, unit: Unit | tuple[str, int, int]) -> None:
         """Switch a unit off or on, as a click on it does."""
+        if not isinstance(unit, tuple) or len(unit) != 3:
+            raise LabError(
+                got=f"a unit {unit!r:.60}", allowed="kind, layer, number", hint="write ('head', 0, 0)"
+            )
         unit = Unit(*unit)
         if self.planned is not None:
             check_unit(unit, self.planned.mask)

@@ -1,0 +1,101 @@
+"""The soak's checks, small: what `make soak` does with thousands is done here with a few."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsgp_lab import Lab, gated
+from dsgp_lab.checksums import differing
+from dsgp_lab.tasks import data_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools" / "soak"))
+
+import bad_input  # noqa: E402
+import damage  # noqa: E402
+import disks  # noqa: E402
+import hostile  # noqa: E402
+import masks  # noqa: E402
+import sharing  # noqa: E402
+import sliders  # noqa: E402
+import sweeps  # noqa: E402
+from figures import Figure  # noqa: E402
+
+
+def holds(figure: Figure) -> None:
+    """The bar is met."""
+    assert figure.met, f"{figure.check}: {figure.found}"
+
+
+def test_random_masks() -> None:
+    holds(masks.random_masks(len(masks.FAMILIES) * masks.BATCH))
+
+
+def test_a_wrong_mask_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "gated", lambda anatomy, mask: gated(anatomy, ~mask))
+    monkeypatch.setattr(masks, "FAMILIES", ("bert",))
+    assert masks.random_masks(masks.BATCH).met is False
+
+
+def test_sweeps_that_are_killed() -> None:
+    holds(sweeps.killed_sweep(kills=3, cells=10))
+
+
+def test_two_processes_share_a_folder() -> None:
+    holds(sweeps.two_processes(8))
+
+
+@pytest.mark.parametrize("check", [disks.full_disk_sweep, disks.full_disk_training])
+def test_a_full_disk(check: object) -> None:
+    figure = check()  # type: ignore[operator]
+    if figure.met is None:
+        pytest.skip(figure.found)
+    holds(figure)
+
+
+def test_four_threads_share_a_model(toy_lab: Lab) -> None:
+    holds(sharing.one_model(toy_lab, rounds=4))
+
+
+def test_a_changed_byte_is_noticed() -> None:
+    holds(damage.damaged_bytes(only="[rt]*/**/*"))
+
+
+def test_the_data_are_as_their_sums_say() -> None:
+    assert differing(data_folder()) == [], "after a change that was meant: make checksums"
+
+
+def test_bad_input_in_python(toy_lab: Lab) -> None:
+    holds(bad_input.python(toy_lab))
+
+
+def test_bad_files() -> None:
+    holds(bad_input.files())
+
+
+@pytest.mark.slow
+def test_bad_commands(toy_folder: str) -> None:
+    holds(bad_input.command_line(toy_folder))
+
+
+@pytest.mark.slow
+def test_bad_input_in_panels(toy_lab: Lab) -> None:
+    holds(bad_input.panel(toy_lab))
+
+
+@pytest.mark.slow
+def test_hostile_text_is_never_markup() -> None:
+    holds(hostile.as_strings())
+
+
+def test_active_parts_are_seen() -> None:
+    assert hostile.active(f"<p>{hostile.HOSTILE}</p>") != hostile.active("<p>film</p>")
+
+
+@pytest.mark.slow
+def test_slider_moves_leave_no_thread(toy_lab: Lab) -> None:
+    found = sliders.slider_moves(toy_lab, moves=20, pause=0.0).found
+    assert "0 threads left, last mask right" in found
