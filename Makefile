@@ -57,6 +57,7 @@ bench: $(READY) ## time the cut model against the dense one (leave the machine a
 results: $(READY) ## recompute data/results from the checkpoints (hours; needs GLUE; resumes)
 	$(VENV)/bin/dsgp-lab sweep --out runs/results --workers 2
 	$(VENV)/bin/dsgp-lab results --from runs/results --write
+	@$(MAKE) --no-print-directory checksums
 
 notebooks: $(READY) ## run all notebooks and store their outputs
 	$(PY) tools/run_notebooks.py

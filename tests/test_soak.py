@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -22,12 +23,30 @@ import masks  # noqa: E402
 import sharing  # noqa: E402
 import sliders  # noqa: E402
 import sweeps  # noqa: E402
-from figures import Figure  # noqa: E402
+from figures import Figure, rows_of, with_rows  # noqa: E402
 
 
 def holds(figure: Figure) -> None:
     """The bar is met."""
     assert figure.met, f"{figure.check}: {figure.found}"
+
+
+def test_a_check_replaces_its_own_row_only() -> None:
+    old = Figure("a", "1 | 2", "0", True).row("one", 1.0, "here")
+    page = with_rows("", {"one": old}, ["one", "two"]) + "\n## Below\n\ntext\n"
+    new = with_rows(page, {"two": Figure("b", "none", "0", False).row("two", 2.0, "here")}, ["two", "one"])
+    assert list(rows_of(new)) == ["two", "one"]
+    assert rows_of(new)["one"] == old
+    assert new.endswith("\n## Below\n\ntext\n")
+    assert "| **no** |" in new
+
+
+def test_the_page_meets_every_bar() -> None:
+    """What is committed: every check there, and none that missed its bar."""
+    page = (ROOT / "docs" / "soak.md").read_text("utf-8")
+    names = re.findall(r'^        "([a-z-]+)": ', (ROOT / "tools/soak/__main__.py").read_text("utf-8"), re.M)
+    assert list(rows_of(page)) == names
+    assert "**no**" not in page
 
 
 def test_random_masks() -> None:

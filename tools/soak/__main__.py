@@ -7,7 +7,6 @@ python tools/soak --only masks,panel     # some of them; the others keep their l
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import traceback
@@ -16,32 +15,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "tests"), str(ROOT / "tools")]  # toy models are the tests' own
+sys.path += [str(ROOT / "tests"), str(ROOT / "tools")]  # toy models and made-up cells are the tests' own
 
 import bad_input
 import damage
 import disks
-import figures
 import hostile
 import masks
 import sharing
 import sliders
 import sweeps
 import torch
-from figures import Figure
+from figures import VERDICTS, Figure, with_rows
 from toys import save_toy
 
 from dsgp_lab import Lab
 from dsgp_lab.evaluate.latency import machine
 
-STORE, TARGET = ROOT / "build" / "soak.json", ROOT / "docs" / "soak.md"
-HEAD = """# What it stands
-
-Written by `make soak`; a row holds what a check found, its bar, the time it took, and where it ran. Where
-something could not be run, the row says why.
-
-{table}
-{rest}"""
+TARGET = ROOT / "docs" / "soak.md"
 
 
 def checks(toy: str, lab: Lab) -> dict[str, Callable[[], Figure]]:
@@ -63,21 +54,6 @@ def checks(toy: str, lab: Lab) -> dict[str, Callable[[], Figure]]:
         "hostile": lambda: hostile.as_strings(lab),
         "browser": lambda: hostile.in_browser(lab),
     }
-
-
-def stored() -> dict[str, dict[str, object]]:
-    """The figures of earlier runs."""
-    return json.loads(STORE.read_text("utf-8")) if STORE.exists() else {}
-
-
-def write(rows: dict[str, dict[str, object]], order: list[str]) -> None:
-    """Store the figures, and write the page; what stands below the table there is kept."""
-    STORE.parent.mkdir(exist_ok=True)
-    STORE.write_text(json.dumps(rows, indent=1), "utf-8")
-    table = figures.table([rows[name] for name in order if name in rows])
-    old = TARGET.read_text("utf-8") if TARGET.exists() else ""
-    rest = old[old.index("\n## ") :] if "\n## " in old else ""
-    TARGET.write_text(HEAD.format(table=table, rest=rest), "utf-8")
 
 
 def tried(name: str, check: Callable[[], Figure]) -> Figure:
@@ -105,14 +81,11 @@ def main(arguments: list[str]) -> int:
         for name in names:
             start = time.perf_counter()
             figure = tried(name, known[name])
-            place = {
-                "seconds": time.perf_counter() - start,
-                "command": f"make soak SOAK_ARGS='--only {name}'",
-                "machine": machine(),
-            }
+            line = figure.row(name, time.perf_counter() - start, machine())
             missed += figure.met is False
-            print(f"{name}: {figure.found} -> {figures.VERDICTS[figure.met]}", flush=True)
-            write(stored() | {name: figure.record() | place}, list(known))
+            print(f"{name}: {figure.found} -> {VERDICTS[figure.met]}", flush=True)
+            page = TARGET.read_text("utf-8") if TARGET.exists() else ""
+            TARGET.write_text(with_rows(page, {name: line}, list(known)), "utf-8")
     return int(missed > 0)
 
 

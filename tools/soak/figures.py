@@ -1,10 +1,20 @@
-"""A check's figure, and the table of all of them."""
+"""A check's figure, and the page of all of them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+VERDICTS = {True: "yes", False: "**no**", None: "not run"}
+HEAD = """# What it stands
+
+Written by `make soak`; a row holds what a check found, its bar, the time it took, and where it ran. Where
+something could not be run, the row says why.
+
+| check | found | bar | met | seconds | command | machine |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
 
 
 @dataclass(frozen=True)
@@ -16,26 +26,31 @@ class Figure:
     bar: str
     met: bool | None
 
-    def record(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+    def row(self, name: str, seconds: float, machine: str) -> str:
+        """A line of the page's table.
+
+        >>> Figure("a check", "0 of 5 | lost", "0", True).row("lost", 1.26, "a machine")
+        "| a check | 0 of 5 \\\\| lost | 0 | yes | 1.3 | `make soak SOAK_ARGS='--only lost'` | a machine |"
+        """
+        command = f"`make soak SOAK_ARGS='--only {name}'`"
+        cells = (self.check, self.found, self.bar, VERDICTS[self.met], f"{seconds:.1f}", command, machine)
+        return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
 
-VERDICTS = {True: "yes", False: "**no**", None: "not run"}
+def rows_of(page: str) -> dict[str, str]:
+    """The table's lines by the check's name.
 
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Records of figures, with seconds, command and machine, as a markdown table.
-
-    >>> row = Figure("a check", "0 of 5 | lost", "0", True).record()
-    >>> print(table([row | {"seconds": 1.26, "command": "make soak", "machine": "a machine"}]))
-    | check | found | bar | met | seconds | command | machine |
-    | --- | --- | --- | --- | --- | --- | --- |
-    | a check | 0 of 5 \\| lost | 0 | yes | 1.3 | `make soak` | a machine |
+    >>> list(rows_of(Figure("a check", "nothing", "0", None).row("lost", 1.0, "a machine")))
+    ['lost']
     """
-    lines = ["| check | found | bar | met | seconds | command | machine |", "| --- " * 7 + "|"]
-    for row in rows:
-        cells = [row["check"], row["found"], row["bar"], VERDICTS[row["met"]], f"{row['seconds']:.1f}"]
-        cells += [f"`{row['command']}`", row["machine"]]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    lines = {
+        match[1]: line for line in page.splitlines() if (match := re.search(r"--only ([\w-]+)'` \|", line))
+    }
+    return {name: line for name, line in lines.items() if line.startswith("| ")}
+
+
+def with_rows(page: str, rows: dict[str, str], order: Sequence[str]) -> str:
+    """The page with these lines in place of their old ones; what stands below the table is kept."""
+    known = rows_of(page) | rows
+    rest = page[page.index("\n## ") :] if "\n## " in page else ""
+    return HEAD + "".join(f"{known[name]}\n" for name in order if name in known) + rest
