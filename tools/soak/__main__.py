@@ -51,8 +51,8 @@ def checks(toy: str, lab: Lab) -> dict[str, Callable[[], Figure]]:
         "command": lambda: bad_input.command_line(toy),
         "panel": lambda: bad_input.panel(lab),
         "file": bad_input.files,
-        "hostile": lambda: hostile.as_strings(lab),
-        "browser": lambda: hostile.in_browser(lab),
+        "hostile": hostile.as_strings,
+        "browser": hostile.in_browser,
     }
 
 

@@ -43,10 +43,8 @@ def rows_of(page: str) -> dict[str, str]:
     >>> list(rows_of(Figure("a check", "nothing", "0", None).row("lost", 1.0, "a machine")))
     ['lost']
     """
-    lines = {
-        match[1]: line for line in page.splitlines() if (match := re.search(r"--only ([\w-]+)'` \|", line))
-    }
-    return {name: line for name, line in lines.items() if line.startswith("| ")}
+    found = ((re.search(r"--only ([\w-]+)'` \|", line), line) for line in page.splitlines())
+    return {match[1]: line for match, line in found if match}
 
 
 def with_rows(page: str, rows: dict[str, str], order: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import test_views
 from figures import Figure
@@ -109,7 +108,7 @@ def active(html: str) -> list[str]:
     return sorted(parser.active)
 
 
-def as_strings(_: Any = None) -> Figure:
+def as_strings() -> Figure:
     """A page with hostile text has exactly the active parts of the same page with a harmless one."""
     with pages(HOSTILE) as bad, pages(HARMLESS) as good:
         shown = [name for name, html in bad.items() if html]
@@ -121,7 +120,7 @@ def as_strings(_: Any = None) -> Figure:
     return Figure("hostile text, as strings", found, BAR, not wrong)
 
 
-def in_browser(_: Any = None) -> Figure:
+def in_browser() -> Figure:
     """Every piece opened in Chromium; a script that runs would call `alert`, which is listened to."""
     check = "hostile text, in a real browser"
     try:
