@@ -271,6 +271,8 @@ def _data_files() -> tuple[Status, str, str]:
     from dsgp_lab.tasks import data_folder
 
     folder = data_folder()
+    if not (folder / NAME).is_file():
+        return "warn", f"no {NAME} in {folder}", "make checksums writes one"
     names = differing(folder)
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""

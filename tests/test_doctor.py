@@ -93,6 +93,8 @@ def test_one_changed_byte_in_any_file_is_named(tmp_path: Path, monkeypatch: pyte
     (folder / "SHA256SUMS").write_text("?\n", "utf-8")
     check = named(diagnose(), "files of data/")
     assert (check.status, "cannot be read" in check.detail) == ("missing", True)
+    (folder / "SHA256SUMS").unlink()
+    assert named(diagnose(), "files of data/").status == "warn"
 
 
 def test_missing_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
