@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,6 +66,19 @@ def edit_mask(
         part = parts[unit.kind]
         part[0, unit.layer, unit.number] = ~part[0, unit.layer, unit.number]
     return Mask(parts["head"], parts["block"])
+
+
+def as_unit(value: Any) -> Unit:
+    """A unit from a tuple (kind, layer, number); LabError for anything else.
+
+    >>> as_unit(("head", 0, 3))
+    Unit(kind='head', layer=0, number=3)
+    """
+    if not isinstance(value, tuple) or len(value) != 3:
+        raise LabError(
+            got=f"a unit {value!r:.60}", allowed="kind, layer, number", hint="write ('head', 0, 0)"
+        )
+    return Unit(*value)
 
 
 def check_unit(unit: Unit, mask: Mask) -> None:

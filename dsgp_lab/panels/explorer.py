@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsgp_lab.edits import Counts, Unit, check_unit
+from dsgp_lab.edits import Counts, Unit, as_unit, check_unit
 from dsgp_lab.errors import LabError
 from dsgp_lab.exploration import Exploration
 from dsgp_lab.exploration_results import Choice, Outcome, Planned, Scored
@@ -106,11 +106,7 @@ class Explorer:
 
     def toggle(self, unit: Unit | tuple[str, int, int]) -> None:
         """Switch a unit off or on, as a click on it does."""
-        if not isinstance(unit, tuple) or len(unit) != 3:
-            raise LabError(
-                got=f"a unit {unit!r:.60}", allowed="kind, layer, number", hint="write ('head', 0, 0)"
-            )
-        unit = Unit(*unit)
+        unit = as_unit(unit)
         if self.planned is not None:
             check_unit(unit, self.planned.mask)
             self.unit = unit
