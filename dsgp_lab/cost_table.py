@@ -26,6 +26,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.report import Report, Reported
 from dsgp_lab.runs import runs
+from dsgp_lab.whole_files import make_folder, write_text
 
 if TYPE_CHECKING:
     from dsgp_lab.subnetwork import SubNetwork
@@ -152,8 +153,8 @@ class CostTable(Reported):
     def save(self, path: Path | None = None) -> Path:
         """Write as JSON, by default into the user's cache folder, and return where."""
         path = path or table_path(self.machine)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1), "utf-8")
+        make_folder(path.parent)
+        write_text(path, json.dumps(asdict(self), indent=1))
         return path
 
     @staticmethod

@@ -27,7 +27,7 @@ NAMED = ("torch", "transformers", "datasets", "peft", "numpy", "jupyterlab", "an
 
 
 def diagnose() -> Diagnosis:
-    """Check Python, packages, threads, GPU, base encoder, checkpoints, teaching sets, and GLUE.
+    """Check Python, packages, threads, GPU, base encoder, checkpoints, teaching sets, data files, and GLUE.
 
     Cost: a second or two, most of it importing torch; up to five more if the hub does not answer.
     """
@@ -41,6 +41,7 @@ def diagnose() -> Diagnosis:
             _found("language model", _language_model),
             _found("checkpoints", _checkpoints),
             _found("teaching sets", _teaching),
+            _found("files of data/", _data_files),
             _found("GLUE", _glue),
         )
     )
@@ -201,6 +202,21 @@ def _teaching() -> tuple[Status, str, str]:
     if not names:
         return "missing", f"none in {data_folder() / 'teaching'}", "fetch the whole repository"
     return "ok", ", ".join(f"{name} ({len(load_teaching(name))})" for name in names), ""
+
+
+def _data_files() -> tuple[Status, str, str]:
+    from dsgp_lab.checksums import NAME, differing, read_sums
+    from dsgp_lab.tasks import data_folder
+
+    folder = data_folder()
+    if not (folder / NAME).is_file():
+        return "warn", f"no {NAME} in {folder}", "make checksums writes one"
+    names = differing(folder)
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        hint = f"git checkout -- {folder} brings them back; if the change was meant: make checksums"
+        return "warn", f"not as {NAME} says: {', '.join(names[:5])}{more}", hint
+    return "ok", f"{len(read_sums(folder))} files as {NAME} says", ""
 
 
 def _glue() -> tuple[Status, str, str]:

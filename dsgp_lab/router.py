@@ -25,6 +25,7 @@ from dsgp_lab.anatomy import Anatomy
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.models import unreadable
+from dsgp_lab.whole_files import whole_file
 
 RouterKind = Literal["layerwise", "oneshot", "constant"]
 
@@ -191,8 +192,9 @@ class Router(nn.Module):
         if not self.sees_input:
             for name in UNSEEN:
                 del tensors[name]
-        save_file(tensors, path, {key: str(value) for key, value in asdict(self.shape).items()})
-        path.chmod(0o644)
+        with whole_file(path) as scratch:
+            save_file(tensors, scratch, {key: str(value) for key, value in asdict(self.shape).items()})
+            scratch.chmod(0o644)
 
     @staticmethod
     def load(path: Path) -> Router:
