@@ -10,6 +10,7 @@ QUICK := mask plan cost gates subnetwork copies together pruner statistics tasks
 FIRST := notebooks/00_start_here.ipynb
 
 .PHONY: help lab lab-llm app test quick docs demo bench results notebooks browser-test clean
+.PHONY: soak coverage mutation checksums
 
 # The stamp names the folder: an environment that was moved or copied is made anew.
 ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
@@ -56,6 +57,7 @@ bench: $(READY) ## time the cut model against the dense one (leave the machine a
 results: $(READY) ## recompute data/results from the checkpoints (hours; needs GLUE; resumes)
 	$(VENV)/bin/dsgp-lab sweep --out runs/results --workers 2
 	$(VENV)/bin/dsgp-lab results --from runs/results --write
+	@$(MAKE) --no-print-directory checksums
 
 notebooks: $(READY) ## run all notebooks and store their outputs
 	$(PY) tools/run_notebooks.py
@@ -64,5 +66,20 @@ browser-test: $(READY) ## run the course and the explorer in a real Chromium; pi
 	@$(PY) -c "import playwright" 2>/dev/null || $(PY) -m pip install --quiet -c constraints.txt playwright
 	$(OFFLINE) $(PY) tools/browser_test.py $(BROWSER_ARGS)
 
+soak: $(READY) ## try what the lab stands (minutes) and write docs/soak.md
+	@$(PY) -c "import playwright" 2>/dev/null || $(PY) -m pip install --quiet -c constraints.txt playwright
+	$(OFFLINE) $(PY) tools/soak $(SOAK_ARGS)
+
+coverage: $(READY) ## run the tests and list lines and branches that none of them reaches
+	$(OFFLINE) $(PY) -m coverage run -m pytest $(BOTH_CORES) tests dsgp_lab
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
+
+mutation: $(READY) ## change mask, cost, plan, gates and subnetwork a little, and list what no test notices
+	$(OFFLINE) $(PY) tools/mutation.py $(MUTATION_ARGS)
+
+checksums: $(READY) ## write data/SHA256SUMS anew, after a change of data/ that was meant
+	$(PY) -c "from dsgp_lab import checksums, tasks; print(checksums.write_sums(tasks.data_folder()))"
+
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) build dist dsgp_lab.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist dsgp_lab.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

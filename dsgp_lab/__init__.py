@@ -74,7 +74,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'dsgp_lab' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"dsgp_lab.{_HOME[name]}"), name)
+    try:
+        return getattr(import_module(f"dsgp_lab.{_HOME[name]}"), name)
+    except ImportError as error:
+        error.add_note("A package is missing or does not fit: dsgp-lab doctor names it and says what to do.")
+        raise
 
 
 def __dir__() -> list[str]:

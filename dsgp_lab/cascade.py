@@ -22,7 +22,8 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep
 from dsgp_lab.report import Report, Reported
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.sensitivity import lengths
 from dsgp_lab.subnetwork import SubNetwork
 

@@ -8,7 +8,6 @@ it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from dsgp_lab.models import (
     unreadable,
 )
 from dsgp_lab.tasks import SHARED, get_task, shared_outputs
+from dsgp_lab.whole_files import make_folder, whole_file, write_text
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = "adapter_model.safetensors"
@@ -115,8 +115,7 @@ def save_checkpoint(
     """
     from peft import get_peft_model_state_dict
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(Path(folder))
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     _save_tensors({key: value.detach().to(torch.float16) for key, value in tensors.items()}, folder / ADAPTER)
     config = model.peft_config["default"].to_dict() | {
@@ -155,7 +154,7 @@ def verified_card(folder: Path, needed: Iterable[str] = (ADAPTER, ADAPTER_CONFIG
         LabError: a file that is missing, altered or unreadable, or another base.
     """
     try:
-        card = json.loads((folder / CARD).read_text("utf-8"))
+        card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
         files, base = card["files"], card["base_sha256"]
         if card["task"] != SHARED:
             get_task(card["task"])
@@ -208,11 +207,10 @@ def _plain(value: Any) -> Any:
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, path)
-    path.chmod(0o644)  # safetensors leaves it readable for its owner alone
+    with whole_file(path) as scratch:
+        save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, scratch)
+        scratch.chmod(0o644)  # safetensors leaves it readable for its owner alone
 
 
 def _write_json(path: Path, value: Any) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(scratch, path)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.batching import collate, encode
-from dsgp_lab.calibration import CostTable
 from dsgp_lab.cascade import Cascade
 from dsgp_lab.cost import CostModel
+from dsgp_lab.cost_table import CostTable
 from dsgp_lab.devices import check_device, check_dtype
 from dsgp_lab.errors import LabError
 from dsgp_lab.latency_budget import LatencyBudget

@@ -1,4 +1,4 @@
-"""The command line, `dsgp-lab`: one function a command."""
+"""The command line, `dsgp-lab`: one function a command; the language model's are in `cli_language`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dsgp_lab.cli_language import language_app
+from dsgp_lab.cli_options import AsJson, Model, Task, Threads
 from dsgp_lab.errors import LabError
 
 app = typer.Typer(
@@ -21,20 +23,7 @@ app = typer.Typer(
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """For commands whose arguments, --help among them, are another parser's."""
 
-Task = Annotated[str, typer.Option(help="The embedded model of this task.")]
-Model = Annotated[str | None, typer.Option(help="Your own checkpoint folder or hub id instead.")]
-
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda.")]
-Dtype = Annotated[str, typer.Option(help="Numbers it computes with: float32, bfloat16.")]
-
-
-def _language_lab(model: str | None, device: str, dtype: str) -> Any:
-    """The embedded language model, or one's own."""
-    from dsgp_lab.devices import check_device, check_dtype
-    from dsgp_lab.language import LanguageLab
-
-    place: dict[str, Any] = {"device": check_device(device), "dtype": check_dtype(dtype)}
-    return LanguageLab.from_pretrained(model, **place) if model else LanguageLab(**place)
+app.add_typer(language_app)
 
 
 @app.command()
@@ -71,7 +60,7 @@ def analyze(
 
 @app.command()
 def calibrate(
-    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
+    threads: Threads = 1,
     seconds: Annotated[float, typer.Option(min=1, help="Time to take, in all.")] = 60.0,
     task: Task = "sst2",
     model: Model = None,
@@ -94,7 +83,7 @@ def calibrate(
 @app.command()
 def bench(
     rounds: Annotated[int, typer.Option(help="Interleaved rounds a table (--rivals: at most 40).")] = 120,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
+    threads: Threads = 1,
     task: Task = "sst2",
     batches: Annotated[str, typer.Option(help="Inputs a run, with commas.")] = "1,32",
     keeps: Annotated[str, typer.Option(help="Budgets, likewise.")] = "0.6,0.35",
@@ -106,10 +95,14 @@ def bench(
             help="Instead, routers against static masks as accurate: of all tasks, or of those named."
         ),
     ] = "none",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Also write .parquet, .json, .md, .html or .txt.")] = None,
 ) -> None:
-    """Time the cut model against the dense one, or routers against static masks: five minutes each."""
+    """Time the cut model against its rivals.
+
+    Dense, static and quantised ones; with --rivals, routers against static masks that are as accurate. About
+    five minutes each.
+    """
     import json
     from functools import partial
 
@@ -131,120 +124,6 @@ def bench(
 
 
 @app.command()
-def generate(
-    prompt: Annotated[str, typer.Argument(help="What the language model is asked.")],
-    keep: Annotated[float, typer.Option(help="Share of the layers' MACs that may run.")] = 0.7,
-    scorer: Annotated[
-        str, typer.Option(help="How units are scored; a wrong name lists them all.")
-    ] = "griffin",
-    tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 32,
-    model: Model = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-) -> None:
-    """Continue a prompt with a language model cut to it.
-
-    The dense model continues it too, for comparison.
-    """
-    from dsgp_lab.evaluate.latency import threads
-
-    with threads(1):
-        lab = _language_lab(model, device, dtype)
-        typer.echo(str(lab.prune(prompt, keep, scorer, max_new_tokens=tokens)))
-
-
-@app.command()
-def language(
-    scorers: Annotated[str | None, typer.Option(help="Names with commas; default: all there are.")] = None,
-    keeps: Annotated[str, typer.Option(help="Shares of the layers' MACs.")] = "0.8,0.7,0.6",
-    scope: Annotated[str, typer.Option(help="layer: units compete in each layer; global: in all.")] = "layer",
-    cut_attention: Annotated[
-        bool, typer.Option("--cut-attention", help="KV groups compete too; else only neurons go.")
-    ] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Replace what is cut by its mean.")] = False,
-    answers: Annotated[bool, typer.Option("--answers", help="Also answer the prompts: minutes.")] = False,
-    out: Annotated[Path | None, typer.Option(help="JSON file to save in and to go on from.")] = None,
-    speed: Annotated[bool, typer.Option("--speed", help="Time it instead, at the last share.")] = False,
-    rounds: Annotated[int, typer.Option(help="Interleaved rounds of --speed.")] = 10,
-    new_tokens: Annotated[str, typer.Option(help="Lengths of answers in --speed.")] = "32",
-    rivals: Annotated[
-        bool, typer.Option("--rivals", help="Also time transformers, and scoring in a run of its own.")
-    ] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    model: Model = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-) -> None:
-    """Measure a language model pruned per prompt.
-
-    Perplexity and agreement with controls, answers, or speed.
-    """
-    import json
-    from functools import partial
-
-    from dsgp_lab.evaluate.language import evaluate_language
-    from dsgp_lab.evaluate.language_speed import bench_language
-    from dsgp_lab.evaluate.latency import threads as limited
-    from dsgp_lab.evaluate.sweep_plan import listed, numbers
-    from dsgp_lab.language_data import load_prompts
-    from dsgp_lab.language_policy import Policy
-
-    names, budgets = listed(scorers), numbers(keeps, float, "keeps")
-    with limited(threads):
-        lab = _language_lab(model, device, dtype)
-        table: Any
-        if speed:
-            sizes, rival = numbers(new_tokens, int, "new-tokens"), (names or ("griffin",))[0]
-            settings: dict[str, Any] = {"rounds": rounds, "num_threads": threads, "transformers": rivals}
-            table = bench_language(lab, budgets[-1], rival if rivals else None, new_tokens=sizes, **settings)
-        else:
-            prompts = load_prompts() if answers else ()
-            policy: Any = Policy(scope, cut_attention, repair)  # type: ignore[arg-type]
-            say = partial(typer.echo, err=True)
-            table = evaluate_language(lab, names, budgets, policy, prompts=prompts, out=out, say=say)
-    typer.echo(json.dumps(table.record(), indent=2) if as_json else str(table))
-
-
-@app.command("prompt-router")
-def train_prompt_router(
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default: the project's own.")] = None,
-    texts: Annotated[int, typer.Option(help="Texts that the model writes and learns from.")] = 320,
-    rank: Annotated[int, typer.Option(help="Numbers that a prompt is summed up in.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the texts.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
-    model: Model = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-) -> None:
-    """Train a router for prompts on what the model writes."""
-    import json
-    from functools import partial
-
-    from dsgp_lab.evaluate.latency import threads as limited
-    from dsgp_lab.tasks import data_folder
-    from dsgp_lab.training.prompt_router import save_router
-    from dsgp_lab.training.prompt_router import train_prompt_router as train
-
-    if model is not None and out is None:
-        raise LabError(
-            got="--model without --out",
-            allowed="both",
-            hint="the project's own folder is for the embedded model",
-        )
-    with limited(threads):
-        fit, card = train(
-            _language_lab(model, device, dtype),
-            texts,
-            rank=rank,
-            seed=seed,
-            say=partial(typer.echo, err=True),
-        )
-    typer.echo(json.dumps(card, indent=2))
-    typer.echo(f"Written to {save_router(fit, card, out or data_folder() / 'language')}.", err=True)
-
-
-@app.command()
 def evaluate(
     task: Annotated[str, typer.Argument(help="The task whose columns and labels the file has.")],
     file: Annotated[Path, typer.Option(help="Labelled texts: .jsonl, .csv or .tsv with GLUE's columns.")],
@@ -258,7 +137,7 @@ def evaluate(
         str, typer.Option(help="none: quotes in a table belong to its texts, as in GLUE's TSV files.")
     ] = "minimal",
     predictions: Annotated[Path | None, typer.Option(help="Also write a row an example to this CSV.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
     root: Annotated[
         Path | None, typer.Option(help="Folder of other checkpoints than data/checkpoints.")
     ] = None,
@@ -330,7 +209,7 @@ def sweep(
 
 @app.command()
 def results(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    as_json: AsJson = False,
     source: Annotated[
         Path | None, typer.Option("--from", help="A sweep's folder instead of the project's table.")
     ] = None,
@@ -363,12 +242,25 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run the command line; a LabError is one sentence on stderr and exit code 2."""
+    """Run the command line; a LabError, or a package that does not load, is a sentence and exit code 2."""
     try:
         app()
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        print(_unfit(reason), file=sys.stderr)
+        sys.exit(2)
     except LabError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def _unfit(reason: str) -> LabError:
+    """What to say of a package that is missing or of a version that others do not take."""
+    return LabError(
+        got=f"a package that does not load ({reason[:200]})",
+        allowed="the versions that pyproject.toml names",
+        hint="run dsgp-lab doctor, which says what does not fit and how to mend it",
+    )
 
 
 if __name__ == "__main__":

@@ -103,6 +103,8 @@ def _activate(layer: PackedDecoderLayer, weights: DecoderWeights, rows: Tensor) 
     """Activated neurons [rows, neurons]: act(gate) * up, or act(up) where nothing is gated."""
     projected = linear(layer.ffn_norm(rows), weights.ffn_in, weights.ffn_in_bias)
     if not layer.is_gated:
-        return layer.activation(projected)
+        activated: Tensor = layer.activation(projected)
+        return activated
     gate, up = projected.chunk(2, dim=-1)
-    return layer.activation(gate) * up
+    gated: Tensor = layer.activation(gate)
+    return gated * up

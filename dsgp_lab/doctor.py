@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from dsgp_lab.diagnosis import Check, Diagnosis, Status
 from dsgp_lab.errors import LabError
-
-Status = Literal["ok", "warn", "missing"]
 
 PROJECT = "dsgp_lab"
 EXTRAS = {
@@ -30,66 +26,8 @@ EXTRAS = {
 NAMED = ("torch", "transformers", "datasets", "peft", "numpy", "jupyterlab", "anywidget", "gguf", "pytest")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One fact: `ok`; `warn` (something optional is not there); or `missing` (the lab needs it)."""
-
-    name: str
-    status: Status
-    detail: str
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """All checks; prints as a table whose hints say what to do."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether everything that the lab needs is there; warnings do not count."""
-        return all(check.status != "missing" for check in self.checks)
-
-    def __str__(self) -> str:
-        """One line a check, its hint below.
-
-        >>> print(Diagnosis((Check("GPU", "ok", "none"), Check("GLUE", "warn", "not found", "set a folder"))))
-        ok       GPU   none
-        warn     GLUE  not found
-                       -> set a folder
-        Everything that the lab needs is here; warnings: 1.
-        """
-        width = max((len(check.name) for check in self.checks), default=0)
-        lines = []
-        for check in self.checks:
-            lines.append(f"{check.status:<7}  {check.name:<{width}}  {check.detail}")
-            if check.hint:
-                lines.append(f"{'':<7}  {'':<{width}}  -> {check.hint}")
-        return "\n".join([*lines, self._verdict()])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f'<td style="text-align:left">{html.escape(cell)}</td>'
-                for cell in (check.status, check.name, check.detail, check.hint)
-            )
-            + "</tr>"
-            for check in self.checks
-        )
-        head = "<thead><tr><th>status</th><th>what</th><th>found</th><th>what to do</th></tr></thead>"
-        return f"<table>{head}<tbody>{rows}</tbody></table><p>{html.escape(self._verdict())}</p>"
-
-    def _verdict(self) -> str:
-        count = {status: sum(c.status == status for c in self.checks) for status in ("warn", "missing")}
-        if count["missing"]:
-            return f"Needed and missing: {count['missing']}; warnings: {count['warn']}."
-        return f"Everything that the lab needs is here; warnings: {count['warn']}."
-
-
 def diagnose() -> Diagnosis:
-    """Check Python, packages, threads, GPU, base encoder, checkpoints, teaching sets, and GLUE.
+    """Check Python, packages, threads, GPU, base encoder, checkpoints, teaching sets, data files, and GLUE.
 
     Cost: a second or two, most of it importing torch; up to five more if the hub does not answer.
     """
@@ -103,6 +41,7 @@ def diagnose() -> Diagnosis:
             _found("language model", _language_model),
             _found("checkpoints", _checkpoints),
             _found("teaching sets", _teaching),
+            _found("files of data/", _data_files),
             _found("GLUE", _glue),
         )
     )
@@ -263,6 +202,21 @@ def _teaching() -> tuple[Status, str, str]:
     if not names:
         return "missing", f"none in {data_folder() / 'teaching'}", "fetch the whole repository"
     return "ok", ", ".join(f"{name} ({len(load_teaching(name))})" for name in names), ""
+
+
+def _data_files() -> tuple[Status, str, str]:
+    from dsgp_lab.checksums import NAME, differing, read_sums
+    from dsgp_lab.tasks import data_folder
+
+    folder = data_folder()
+    if not (folder / NAME).is_file():
+        return "warn", f"no {NAME} in {folder}", "make checksums writes one"
+    names = differing(folder)
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        hint = f"git checkout -- {folder} brings them back; if the change was meant: make checksums"
+        return "warn", f"not as {NAME} says: {', '.join(names[:5])}{more}", hint
+    return "ok", f"{len(read_sums(folder))} files as {NAME} says", ""
 
 
 def _glue() -> tuple[Status, str, str]:

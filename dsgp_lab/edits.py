@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,11 +68,26 @@ def edit_mask(
     return Mask(parts["head"], parts["block"])
 
 
+def as_unit(value: Any) -> Unit:
+    """A unit from a tuple (kind, layer, number); LabError for anything else.
+
+    >>> as_unit(("head", 0, 3))
+    Unit(kind='head', layer=0, number=3)
+    """
+    if not isinstance(value, tuple) or len(value) != 3:
+        raise LabError(
+            got=f"a unit {value!r:.60}", allowed="kind, layer, number", hint="write ('head', 0, 0)"
+        )
+    return Unit(*value)
+
+
 def check_unit(unit: Unit, mask: Mask) -> None:
     """Raise LabError unless the unit is one of the mask's."""
-    if unit.kind not in ("head", "block"):
+    if unit.kind not in ("head", "block") or not all(isinstance(n, int) for n in unit[1:]):
         raise LabError(
-            got=f"a unit of kind {unit.kind!r}", allowed="head or block", hint="Unit('head', 0, 0)"
+            got=f"a unit {tuple(unit)}",
+            allowed="head or block, and two whole numbers: layer, and number in the layer",
+            hint="write for example Unit('head', 0, 0)",
         )
     part = mask.heads if unit.kind == "head" else mask.blocks
     _, layers, units = part.shape

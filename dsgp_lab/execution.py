@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from dsgp_lab.calibration import CostTable, counts
+from dsgp_lab.cost_table import CostTable, counts
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.together import GATHER_COSTS, gathers, planned, run_together
@@ -106,5 +106,5 @@ def _saved(mask: Mask, lengths: Tensor, block: float, run: float) -> float:
     """Milliseconds that gathering the rows of rarely kept blocks saves: a share of a block less a product."""
     total = int(lengths.sum())
     rows = torch.einsum("b,blu->lu", lengths.double(), mask.blocks.double()).flatten().tolist()
-    shares = [(1 + GATHER_COSTS) * count / total for count in rows if gathers(count, total)]
+    shares: list[float] = [(1 + GATHER_COSTS) * count / total for count in rows if gathers(count, total)]
     return sum((1 - share) * block - run for share in shares)

@@ -17,13 +17,15 @@ from torch import Tensor
 from dsgp_lab.attention import attention_weights
 from dsgp_lab.cost import Macs
 from dsgp_lab.edits import Unit, edit_mask
+from dsgp_lab.errors import LabError
 from dsgp_lab.exploration_results import Cancelled, Choice, Outcome, Planned, Scored, Toggled
 from dsgp_lab.gates import gated
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep, plan_mask
 from dsgp_lab.regimes import REGIMES, Regime, trained_folder
 from dsgp_lab.results import Prediction
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.sensitivity import FirstOrder, Scorer, Sensitivity, lengths
 from dsgp_lab.sensitivity.targets import margin
 from dsgp_lab.tasks import TASKS, data_folder
@@ -99,6 +101,27 @@ class Exploration:
         if task in TASKS and self.first.task is not None:
             return TASKS[task].is_pair
         return not isinstance(choice.text, str)
+
+    def check(self, choice: Choice, now: Choice) -> None:
+        """Raise LabError for a choice that no control could be set to; `score` looks into the text."""
+        check_keep(choice.keep)
+        columns = (choice.text,) if isinstance(choice.text, str) else choice.text
+        if not isinstance(columns, tuple) or len(columns) not in (1, 2) or {*map(type, columns)} != {str}:
+            raise LabError(
+                got=f"{type(choice.text).__name__} {choice.text!r:.60}",
+                allowed="a text, or a pair of texts",
+                hint="pass text in quotes",
+            )
+        if (choice.task, choice.regime) not in (known := self.models()):
+            raise LabError(
+                got=f"task={choice.task!r}, regime={choice.regime!r}",
+                allowed="; ".join(f"{shown_name(task)}, {regime}" for task, regime in known),
+                hint="choose one of these, or train it first",
+            )
+        if choice.scorer not in (names := (now.scorer, *self.scorers(choice.task, choice.regime))):
+            raise LabError(
+                got=f"scorer={choice.scorer!r}", allowed=", ".join(names), hint="choose one of these"
+            )
 
     def score(self, choice: Choice) -> Scored:
         """Read, run densely and score the text of a choice."""

@@ -34,11 +34,6 @@ class Generation:
     steps: int
     cache_bytes: int
 
-    @property
-    def decode_rate(self) -> float:
-        """Decoded tokens a second (of each prompt)."""
-        return self.steps / self.decode_seconds if self.steps else float("nan")
-
 
 @dataclass(frozen=True, eq=False)
 class ReadPrompt:

@@ -15,8 +15,8 @@ import torch
 from dsgp_lab.classifier import BATCH, Classifier
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
-from dsgp_lab.models import load_pretrained
 from dsgp_lab.plan import check_keep
+from dsgp_lab.pretrained import load_pretrained
 from dsgp_lab.pruner import DynamicPruner
 from dsgp_lab.results import Comparison, Prediction, PrunedRun, Text
 from dsgp_lab.router import Router
@@ -194,7 +194,7 @@ class Lab(Classifier):
 
         Make it the last line of a cell. Needs Jupyter with ipywidgets and anywidget.
         """
-        from dsgp_lab.exploration import Choice
+        from dsgp_lab.exploration_results import Choice
         from dsgp_lab.panels import Explorer
 
         check_keep(keep)

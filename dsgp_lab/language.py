@@ -94,6 +94,7 @@ class LanguageLab:
         """A prompt as a batch of one [1, tokens].
 
         `chat` puts it into the model's chat template as a user's message; by default where there is one.
+        LabError for a prompt without words or with more tokens than the model has positions.
         """
         return self.as_inputs(prompt_ids(self.tokenizer, prompt, chat, self.name))
 
@@ -115,7 +116,10 @@ class LanguageLab:
         return tuple(self.tokenizer.decode([i]) for i in ids)
 
     def scorer(self, scorer: str | Scorer) -> Scorer:
-        """A scorer by name, made fit for prompts; those that need calibration get it from the passages."""
+        """A scorer by name, made fit for prompts; those that need calibration get it from the passages.
+
+        LabError for an unknown name, whose words list the known ones.
+        """
         return prompt_scorer(self, scorer)
 
     def static(self, scorer: str | Scorer, texts: Sequence[str] | None = None) -> Constant:
@@ -134,7 +138,7 @@ class LanguageLab:
         return self._means
 
     def calibration(self, texts: Sequence[str] | None = None) -> list[Inputs]:
-        """Texts (default: the passages), each as a batch of one."""
+        """Texts (default: the passages), each as a batch of one [1, tokens]; LabError for no text."""
         texts = [passage.text for passage in load_passages()] if texts is None else texts
         if not texts:
             raise LabError(got="no text", allowed="at least one text", hint="pass a few dozen")
@@ -192,6 +196,7 @@ class LanguageLab:
 
         The scores are a by-product of the prefill, and its KV cache is used on, as attention stays whole. So
         the prompt costs what it costs the dense model and no more; `macs` are those of a decoded token.
+        LabError for a prompt that `encode` refuses, or a `keep` outside of what `plan_mask` takes.
         """
         return self._prune(prompt, keep, None, GRIFFINS_OWN, max_new_tokens, chat)
 
@@ -272,7 +277,11 @@ class LanguageLab:
         return self.subnetwork.head(hidden)
 
     def perplexity(self, text: str, mask: Mask | None = None, start: int = 1) -> float:
-        """The exponential of the mean loss of a text's tokens from `start` on, under a mask or whole."""
+        """The exponential of the mean loss in nats of a text's tokens from `start` on, under a mask or whole.
+
+        The mask has the shapes of one input, [1, layers, groups] and [1, layers, blocks]. LabError if
+        `start` leaves no token before or after it.
+        """
         ids = self.tokenizer(text)["input_ids"]
         if not 1 <= start < len(ids):
             raise LabError(

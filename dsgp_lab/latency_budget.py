@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from dsgp_lab.calibration import CostTable
+from dsgp_lab.cost_table import CostTable
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 

@@ -7,15 +7,12 @@ holds neurons that are active together). Both are permutations; the model comput
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.gates import captured
-
-OrderName = Literal["importance", "coactivation"]
 
 
 def by_importance(neurons: Tensor) -> Tensor:

@@ -75,6 +75,12 @@ def plan_mask(
             allowed=f"a whole number from 0 to {most} units of each kind",
             hint="floor=1 keeps at least one head and one block in every layer",
         )
+    if len(lengths) != len(sensitivity):
+        raise LabError(
+            got=f"{len(lengths)} lengths for scores of {len(sensitivity)} inputs",
+            allowed="the number of real tokens of each input [batch]",
+            hint="use lengths(inputs) of the inputs that were scored",
+        )
     dense = cost.dense(lengths).double()
     charged = torch.zeros_like(dense) if sensitivity.oracle else sensitivity.macs.to(dense)
     budget = keep * dense - charged

@@ -18,7 +18,8 @@ from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import Scope, check_keep, plan_mask
 from dsgp_lab.report import Report
-from dsgp_lab.router import BatchPlanner, Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths, make_scorer
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.together import run_together

@@ -12,7 +12,6 @@ as in EBERT (Liu et al. 2021), one predictor before the model as in ShadowLLM (A
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,13 +24,8 @@ from torch import Tensor, nn
 from dsgp_lab.anatomy import Anatomy
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
-from dsgp_lab.mask import Mask
 from dsgp_lab.models import unreadable
-from dsgp_lab.subnetwork import Kept
-from dsgp_lab.together import Tokens
-
-ABOVE_0 = (0.0).__lt__
-"""Whether a number is above 0; `map` with it takes less time than a comparison in a loop."""
+from dsgp_lab.whole_files import whole_file
 
 RouterKind = Literal["layerwise", "oneshot", "constant"]
 
@@ -198,8 +192,9 @@ class Router(nn.Module):
         if not self.sees_input:
             for name in UNSEEN:
                 del tensors[name]
-        save_file(tensors, path, {key: str(value) for key, value in asdict(self.shape).items()})
-        path.chmod(0o644)
+        with whole_file(path) as scratch:
+            save_file(tensors, scratch, {key: str(value) for key, value in asdict(self.shape).items()})
+            scratch.chmod(0o644)
 
     @staticmethod
     def load(path: Path) -> Router:
@@ -219,121 +214,6 @@ class Router(nn.Module):
 def _units(shape: RouterShape) -> str:
     units = f"{shape.num_layers} layers of {shape.num_heads} heads and {shape.num_blocks} blocks"
     return f"{units}, hidden size {shape.hidden_size}"
-
-
-class Planner:
-    """A router's decisions under one budget, for one input at a time: the `Decide` of a `SubNetwork`.
-
-    The budget and the standardisation are folded into the weights once, so that a decision is two small
-    products. At batch 1 the number of operations counts, not their size: pooling is one product, and the
-    comparison with 0 is Python's. `logits` and `seconds` are those of the last run.
-    """
-
-    @torch.no_grad()
-    def __init__(self, router: Router, keep: float) -> None:
-        shape, budget = router.shape, router.calibrated(keep)
-        self.kind, self.num_heads = shape.kind, shape.num_heads
-        inner = router.b1 + budget * router.w_keep
-        if router.sees_input:
-            scaled = router.w1 / router.spread[:, :, None]
-            inner = inner - (router.centre[:, None, :] @ scaled).squeeze(1)
-            self._w1 = tuple(scaled.transpose(1, 2).contiguous())
-        self._b1 = tuple(inner)
-        self._w2 = tuple(router.w2.detach().transpose(1, 2).contiguous())
-        self._b2 = tuple(router.bias + budget * router.slope)
-        self.seconds = 0.0
-        self._pools: dict[int, Tensor] = {}
-        self._logits: list[list[float]] = [[]] * shape.num_layers
-        self._decided = [self._decision(layer, None) for layer in range(shape.num_layers)]
-
-    def __call__(self, layer: int, rows: Tensor) -> tuple[Kept, Kept]:
-        """Which heads and which blocks of a layer run, from its input [tokens, hidden]."""
-        start = time.perf_counter()
-        if layer == 0:
-            self.seconds = 0.0
-        if self.kind == "layerwise":
-            self._decided[layer] = self._decision(layer, self._pool(rows))
-        elif self.kind == "oneshot" and layer == 0:
-            features = self._pool(rows)
-            self._decided = [self._decision(index, features) for index in range(len(self._decided))]
-        self.seconds += time.perf_counter() - start
-        return self._decided[layer]
-
-    @property
-    def logits(self) -> Tensor:
-        """The logits of the last run [layers, units]."""
-        return torch.tensor(self._logits)
-
-    @property
-    def mask(self) -> Mask:
-        """The mask of the last run, batch of 1."""
-        heads, blocks = zip(*self._decided, strict=True)
-        return Mask(torch.tensor([heads]), torch.tensor([blocks]))
-
-    def _decision(self, layer: int, features: Tensor | None) -> tuple[Kept, Kept]:
-        inner = self._b1[layer]
-        inner = inner.clone() if features is None else torch.addmv(inner, self._w1[layer], features)
-        logits: list[float] = torch.addmv(self._b2[layer], self._w2[layer], torch.relu_(inner)).tolist()
-        self._logits[layer] = logits
-        kept = tuple(map(ABOVE_0, logits))
-        return kept[: self.num_heads], kept[self.num_heads :]
-
-    def _pool(self, rows: Tensor) -> Tensor:
-        """First token and mean [2 hidden] of one unpadded input [tokens, hidden]."""
-        length = len(rows)
-        if length not in self._pools:
-            pool = torch.full((2, length), 1 / length, dtype=rows.dtype, device=rows.device)
-            pool[0] = torch.eye(1, length)[0]
-            self._pools[length] = pool
-        return torch.mm(self._pools[length], rows).view(-1)
-
-
-class BatchPlanner:
-    """A router's decisions under one budget for a whole batch, layer by layer: the plan of `run_together`.
-
-    `logits` [batch, layers, units], `mask` and `seconds` are those of the last run.
-    """
-
-    def __init__(self, router: Router, keep: float) -> None:
-        self.router, self.budget = router, router.calibrated(keep)
-        self.seconds = 0.0
-        self._logits: list[Tensor] = []
-        self._first: Tensor | None = None
-
-    @torch.inference_mode()
-    def __call__(self, layer: int, rows: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Kept heads [batch, heads] and blocks [batch, blocks] of a layer from its input [tokens, hidden]."""
-        start = time.perf_counter()
-        if layer == 0:
-            self._logits, self.seconds = [], 0.0
-        router, features = self.router, self._first
-        if router.shape.kind == "layerwise" or layer == 0:
-            features = self._first = self._pool(rows, tokens)
-        assert features is not None
-        keep = rows.new_full((tokens.batch,), self.budget)
-        self._logits.append(router.logits(layer, features, keep))
-        kept = self._logits[-1] > 0
-        self.seconds += time.perf_counter() - start
-        return kept[:, : router.shape.num_heads], kept[:, router.shape.num_heads :]
-
-    @property
-    def logits(self) -> Tensor:
-        """The logits of the last run [batch, layers, units]."""
-        return torch.stack(self._logits, dim=1)
-
-    @property
-    def mask(self) -> Mask:
-        """The masks of the last run."""
-        kept, heads = self.logits > 0, self.router.shape.num_heads
-        return Mask(kept[..., :heads].contiguous(), kept[..., heads:].contiguous())
-
-    @staticmethod
-    def _pool(rows: Tensor, tokens: Tokens) -> Tensor:
-        """First token and mean [batch, 2 hidden]."""
-        real = tokens.real.to(rows.dtype)[:, None]
-        sums = rows.new_zeros(tokens.batch, rows.shape[1]).index_add_(0, tokens.owners, rows * real)
-        mean = sums / sums.new_zeros(tokens.batch, 1).index_add_(0, tokens.owners, real)
-        return torch.cat([rows[tokens.starts], mean], dim=-1)
 
 
 def pooled(hidden: Tensor, real: Tensor) -> Tensor:

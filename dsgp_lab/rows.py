@@ -132,7 +132,8 @@ def _hub_rows(task: Task, split: str) -> Iterable[Any]:
 
         datasets.disable_progress_bars()
         with hub_access():
-            return datasets.load_dataset(HUB_DATASET, task.name, split=split)
+            rows: Iterable[Any] = datasets.load_dataset(HUB_DATASET, task.name, split=split)
+            return rows
     except Exception as error:  # every kind of network and cache failure ends in the same advice
         raise LabError(
             got=f"no GLUE data for {task.name} {split}: DSGP_GLUE_DIR is not set and the hub does not answer"

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from dsgp_lab.anatomy import Anatomy, DecoderFamily, Inputs
-from dsgp_lab.calibration import CostTable
 from dsgp_lab.copies import Copies
+from dsgp_lab.cost_table import CostTable
 from dsgp_lab.errors import LabError
 from dsgp_lab.execution import Execution, choose, find_table
 from dsgp_lab.mask import Mask
@@ -125,7 +125,7 @@ class SubNetwork:
     def select(self, mask: Mask, stays: bool = False) -> tuple[LayerSelection, ...]:
         """The weights that each layer runs under the mask of a single input.
 
-        With `stays`, for a static mask, they are copied together at once.
+        With `stays`, for a static mask, they are copied together at once. LabError for more than one mask.
         """
         if len(mask) != 1:
             raise LabError(
@@ -142,6 +142,7 @@ class SubNetwork:
         """Logits [batch, labels] of inputs that all run under one plan.
 
         The plan is complete at the start (`select`) or made on the way, layer by layer, for a single input.
+        LabError for a plan made on the way and several inputs, and where `checked` raises one.
         """
         inputs, attention_mask = self.checked(inputs)
         family, model = self.anatomy.family, self.anatomy.model
@@ -164,7 +165,10 @@ class SubNetwork:
         return family.classify(model, rows.view(batch, tokens, width))
 
     def checked(self, inputs: Inputs) -> tuple[Inputs, Tensor | None]:
-        """Inputs without padding columns, and their mask (see `_trim`); LabError for outdated weights."""
+        """Inputs without padding columns, and their mask [batch, tokens]; None where nothing is padded.
+
+        LabError for a model in training mode, or one whose weights changed after this was made.
+        """
         _refuse_training(self.anatomy)
         if _versions(self._watched) != self._versions:
             raise LabError(

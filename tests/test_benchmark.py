@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dsgp_lab import Lab, LabError
-from dsgp_lab.calibration import CostPoint, CostTable, Machine
+from dsgp_lab.cost_table import CostPoint, CostTable, Machine
 from dsgp_lab.evaluate import bench_rivals as rivals_module
 from dsgp_lab.evaluate import bench_variants
 from dsgp_lab.evaluate.bench_executions import FOUR, HALVES, SIMILAR, bench_executions, mixed_masks
@@ -209,7 +209,7 @@ def test_grid_and_shares(sst2: Lab) -> None:
     assert float(shares[0]) == pytest.approx(0.5, abs=0.1)
     assert rows[0].ratio > 0
     with pytest.raises(LabError, match=r"no router|no frozen"):
-        measure_grid(Lab("cola"), (1,), (8,), rounds=5)
+        measure_grid(Lab("wnli"), (1,), (8,), rounds=5)
 
 
 def test_ways_to_run_a_batch(sst2: Lab) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from toys import random_mask, toy_anatomy, toy_inputs, toy_model
 
 from dsgp_lab import DynamicPruner, LabError, Mask, SubNetwork, calibration, make_scorer, plan_mask
-from dsgp_lab.calibration import CostPoint, CostTable, Machine, calibrate, counts
+from dsgp_lab.calibration import calibrate
+from dsgp_lab.cost_table import CostPoint, CostTable, Machine, counts
 from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.sensitivity import lengths
 

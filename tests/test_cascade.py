@@ -12,7 +12,7 @@ from toys import toy_anatomy, toy_model, toy_tokenizer
 from dsgp_lab import Lab, LabError, load_teaching
 from dsgp_lab.cascade import LARGE, SMALL, Cascade, margin
 from dsgp_lab.evaluate.pruned import predict_cascade, predict_masked
-from dsgp_lab.router import Planner
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.training.router_data import labelled_batches
 

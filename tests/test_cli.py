@@ -304,3 +304,8 @@ def test_in_a_process_of_its_own(toy_folder: str) -> None:
     made = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment)
     assert (made.returncode, made.stderr) == (0, "")
     assert "a warm film 😀" in made.stdout
+
+
+def test_a_package_that_does_not_load_is_a_sentence(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dsgp_lab.doctor", None)  # any import that fails
+    refused(call("doctor"), "a package that does not load .*dsgp_lab.doctor.*run dsgp-lab doctor")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from dsgp_lab import doctor
-from dsgp_lab.doctor import Check, Diagnosis, diagnose
+from dsgp_lab.checksums import shipped, write_sums
+from dsgp_lab.diagnosis import Check, Diagnosis
+from dsgp_lab.doctor import diagnose
 from dsgp_lab.tasks import TASKS, data_folder
 
 
@@ -71,6 +73,29 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert check.detail == "sst2: adapter_config.json absent; sst2: adapter_model.safetensors altered"
     (folder / "card.json").write_text("[]", "utf-8")
     assert named(diagnose(), "checkpoints").detail == "sst2: card.json cannot be read (TypeError)"
+
+
+def test_one_changed_byte_in_any_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copy_of_data(tmp_path)
+    monkeypatch.setenv("DSGP_DATA_DIR", str(folder))
+    check = named(diagnose(), "files of data/")
+    assert (check.status, check.detail) == ("ok", f"{len(shipped(folder))} files as SHA256SUMS says")
+    path = folder / "results" / "results.parquet"
+    path.write_bytes(path.read_bytes()[:-9] + b"?" + path.read_bytes()[-8:])
+    (folder / "teaching" / "rte.jsonl").unlink()
+    (folder / "new.txt").touch()
+    check = named(diagnose(), "files of data/")
+    assert check.status == "warn"
+    told = "new.txt not listed, results/results.parquet altered, teaching/rte.jsonl absent"
+    assert check.detail == f"not as SHA256SUMS says: {told}"
+    assert "make checksums" in check.hint
+    write_sums(folder)
+    assert named(diagnose(), "files of data/").status == "ok"
+    (folder / "SHA256SUMS").write_text("?\n", "utf-8")
+    check = named(diagnose(), "files of data/")
+    assert (check.status, "cannot be read" in check.detail) == ("missing", True)
+    (folder / "SHA256SUMS").unlink()
+    assert named(diagnose(), "files of data/").status == "warn"
 
 
 def test_missing_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

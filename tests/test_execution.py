@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from toys import random_mask, toy_anatomy, toy_inputs, toy_model
 
 from dsgp_lab import Mask, SubNetwork, execution, together
-from dsgp_lab.calibration import CostPoint, CostTable, Machine, calibrate
+from dsgp_lab.calibration import calibrate
+from dsgp_lab.cost_table import CostPoint, CostTable, Machine
 from dsgp_lab.execution import choose, measure_mixed, predict_executions
 from dsgp_lab.sensitivity import lengths
 
@@ -91,7 +92,7 @@ def test_no_table_changes_the_logits(
 
 
 def test_the_users_table_is_used(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("dsgp_lab.calibration.table_path", lambda machine: tmp_path / "table.json")
+    monkeypatch.setattr("dsgp_lab.cost_table.table_path", lambda machine: tmp_path / "table.json")
     assert SubNetwork(ANATOMY)(INPUTS, two_masks()).execution == "together"
     table(alone=1.0, batch=1.5, mixed=50.0).save(tmp_path / "table.json")
     assert SubNetwork(ANATOMY)(INPUTS, two_masks()).execution == "groups"

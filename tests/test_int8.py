@@ -10,7 +10,8 @@ from toys import odd_masks, one, random_mask, toy_anatomy, toy_inputs, toy_model
 
 from dsgp_lab import Mask, Router, SubNetwork
 from dsgp_lab.int8 import Int8Network, quantised
-from dsgp_lab.router import Planner, RouterShape
+from dsgp_lab.router import RouterShape
+from dsgp_lab.router_planner import Planner
 
 ANATOMY = toy_anatomy(toy_model("bert"))
 INPUTS = toy_inputs(ANATOMY.model, [9, 3, 12, 5])

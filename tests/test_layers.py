@@ -40,6 +40,7 @@ ENGINE = (
     "pruner",
     "report",
     "router",
+    "router_planner",
     "runs",
     "sensitivity",
     "subnetwork",
@@ -55,6 +56,8 @@ ABOVE = (
     "language",
     "exploration",
     "cli",
+    "cli_language",
+    "cli_options",
     "checks",
 )
 MODELS = (
@@ -62,6 +65,7 @@ MODELS = (
     "gates",
     "subnetwork",
     "models",
+    "pretrained",
     "lab",
     "classifier",
     "panels",
@@ -128,7 +132,7 @@ RULES = {
     "the engine knows nothing of what is built on it": (ENGINE, ABOVE),
     "but for the router, the engine loads no files": (
         tuple(part for part in ENGINE if part != "router"),
-        ("models", "checkpoints", "tasks", "regimes"),
+        ("models", "pretrained", "checkpoints", "tasks", "regimes"),
     ),
     "figures run no model": (("views",), MODELS),
     "panels hold no model code": (("panels",), ("anatomy", "gates", "models", "training", "cli")),

@@ -51,6 +51,19 @@ def test_groups_are_a_partition_by_equality(mask: Mask) -> None:
     assert not any(same(a, b) for i, a in enumerate(firsts) for b in firsts[:i])
 
 
+def test_groups_of_two() -> None:
+    first, second = random_mask(ANATOMY, seed=1), random_mask(ANATOMY, seed=2)
+    for masks, rows in (([first, second], [[0], [1]]), ([first, first], [[0, 1]])):
+        groups = Mask.stack(masks).groups()
+        assert [found for _, found in groups] == rows
+        assert all(len(shared) == 1 for shared, _ in groups)
+
+
+def test_overlap_of_a_single_unit() -> None:
+    one = Mask(torch.tensor([[[True, False]]]), torch.tensor([[[False]]]))
+    assert one.overlap(one).tolist() == [1.0]
+
+
 def test_groups_of_one() -> None:
     mask = random_mask(ANATOMY)
     assert [(same(shared, mask), rows) for shared, rows in mask.groups()] == [(True, [0])]

@@ -22,7 +22,8 @@ from dsgp_lab.evaluate.run_cell import run_cell
 from dsgp_lab.evaluate.sweep import sweep
 from dsgp_lab.evaluate.sweep_plan import plan_cells
 from dsgp_lab.regimes import ROUTER, trained_folder
-from dsgp_lab.router import Planner, Router, RouterShape
+from dsgp_lab.router import Router, RouterShape
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Random
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import Examples, get_task, load_teaching, shared_outputs

@@ -30,11 +30,11 @@ from dsgp_lab.models import (
     CARD,
     base_folder,
     load_base,
-    load_pretrained,
     load_task_model,
     load_tokenizer,
     quiet,
 )
+from dsgp_lab.pretrained import load_pretrained
 from dsgp_lab.tasks import data_folder, get_task
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "not"]

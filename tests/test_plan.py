@@ -144,6 +144,20 @@ def test_the_floor_holds_in_every_layer(seed: int, floor: int, keep: float, scop
         assert kept.gather(-1, best).all()  # and it is the best units that stay
 
 
+def test_a_floor_may_be_all_there_is() -> None:
+    """As many heads as blocks: the floor is the whole model, and its MACs are exactly the budget."""
+    cost = CostModel(3, 4, 4, 32, 8, 8)
+    flat = Sensitivity(torch.ones(2, 3, 4), torch.ones(2, 3, 4), "toy", torch.zeros(2))
+    assert (plan_mask(flat, cost, LENGTHS[:2], 1.0, floor=4).keep_share == 1).all()
+    with pytest.raises(LabError, match="from 0 to 4 units"):
+        plan_mask(flat, cost, LENGTHS[:2], 1.0, floor=5)
+
+
+def test_lengths_of_another_batch() -> None:
+    with pytest.raises(LabError, match=r"Got 2 lengths for scores of 3 inputs"):
+        plan_mask(scores(0), COST, LENGTHS[:2], 0.5)
+
+
 def test_the_floor_keeps_what_the_scores_would_not() -> None:
     heads, blocks = torch.ones(1, 3, 4), torch.ones(1, 3, 6)
     heads[0, 2], blocks[0, 2] = -1.0, -1.0

@@ -27,6 +27,13 @@ def test_an_unknown_name_lists_the_known() -> None:
         dsgp_lab.Labb  # noqa: B018
 
 
+def test_a_package_that_does_not_load_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dsgp_lab.pruner", None)
+    with pytest.raises(ImportError) as raised:
+        dsgp_lab.DynamicPruner  # noqa: B018
+    assert "dsgp-lab doctor" in raised.value.__notes__[0]
+
+
 def test_import_is_quick_and_loads_no_torch() -> None:
     """Timed in a fresh interpreter, best of three: the machine may be busy."""
     code = (

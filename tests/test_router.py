@@ -12,7 +12,8 @@ from toys import one, toy_anatomy, toy_inputs, toy_model
 from dsgp_lab import CostModel, DynamicPruner, LabError, Mask, SubNetwork
 from dsgp_lab.batching import Encoded
 from dsgp_lab.evaluate.pruned import mismatched
-from dsgp_lab.router import GRID, Planner, Router, RouterShape
+from dsgp_lab.router import GRID, Router, RouterShape
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.tasks import get_task
 from dsgp_lab.training.routed import routed, straight_through
 from dsgp_lab.training.router_config import RouterConfig

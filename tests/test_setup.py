@@ -106,7 +106,8 @@ def test_every_import_is_declared() -> None:
     everything = library | bounds(EXTRAS["test"])
     tools = everything | bounds(EXTRAS["browser"] + EXTRAS["docs"])
     for folder, declared in (("dsgp_lab", library), ("tests", everything), ("tools", tools)):
-        own = {"dsgp_lab", *(path.stem for path in (ROOT / folder).glob("*.py"))}
+        places = ("dsgp_lab",) if folder == "dsgp_lab" else ("tests", "tools")  # tools/soak is both
+        own = {"dsgp_lab", *(path.stem for place in places for path in (ROOT / place).rglob("*.py"))}
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -293,6 +294,22 @@ def test_the_readmes_table_of_pruned_models_is_what_the_results_say():
     command = [sys.executable, str(ROOT / "tools" / "pruned_table.py"), "--check"]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("display", ["", ":0"])
+def test_the_app_stays_on_this_machine_with_a_token(tmp_path: Path, display: str) -> None:
+    script(tmp_path, "uname", "echo Linux")
+    python = script(tmp_path, "python", 'printf "%s\\n" "$@"')
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = bash(["tools/open_app.sh", str(python), "--port", "9000"], PATH=path, DISPLAY=display)
+    assert done.returncode == 0, done.stderr
+    assert ("--no-browser" in done.stdout) == (not display)
+    given = dict(line.split("=", 1) for line in done.stdout.splitlines() if line.startswith("--Voila."))
+    assert (given["--Voila.ip"], given["--Voila.auto_token"]) == ("127.0.0.1", "True")
+    policy = ast.literal_eval(given["--Voila.tornado_settings"])["headers"]["Content-Security-Policy"]
+    assert policy.startswith("default-src 'self'")
+    assert "http" not in policy
+    assert done.stdout.splitlines()[-2:] == ["--port", "9000"]
 
 
 def test_the_readmes_table_of_checkpoints_is_what_their_cards_say(tmp_path):

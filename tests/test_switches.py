@@ -7,7 +7,8 @@ import torch
 
 from dsgp_lab import Lab, LabError, Mask
 from dsgp_lab.evaluate.switches import Switches, WordEffects, text_switches, word_effects, word_switches
-from dsgp_lab.router import Planner, Router, RouterShape
+from dsgp_lab.router import Router, RouterShape
+from dsgp_lab.router_planner import Planner
 
 TEXT = "The film is not very funny"
 PAIR = ("a warm film", "the film is not good")

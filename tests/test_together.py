@@ -11,7 +11,8 @@ from toys import one, random_mask, toy_anatomy, toy_inputs, toy_model
 
 from dsgp_lab import DynamicPruner, LabError, Mask, Router, SubNetwork, together
 from dsgp_lab.execution import Execution
-from dsgp_lab.router import BatchPlanner, Planner, RouterShape
+from dsgp_lab.router import RouterShape
+from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.together import Split, Tokens, run_together
 
 MODEL = toy_model("bert")

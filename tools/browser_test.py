@@ -105,8 +105,8 @@ def write_setting(folder: Path, name: str, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values), "utf-8")
 
 
-def await_server(url: str, server: subprocess.Popen[bytes], seconds: float = 60) -> None:
-    """Wait until the server answers."""
+def await_server(url: str, server: subprocess.Popen[bytes], seconds: float = 180) -> None:
+    """Wait until the server answers; long, for machines that are busy."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         try:

@@ -75,7 +75,8 @@ class Family:
 
     def logits(self, model: PreTrainedModel, inputs: Inputs) -> Tensor:
         """The decision of the model as it is, through transformers: [batch, labels]."""
-        return model(**inputs).logits
+        logits: Tensor = model(**inputs).logits
+        return logits
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ class Anatomy:
     def into_blocks(self, neurons: Tensor) -> Tensor:
         """Values per neuron [..., layers, neurons] -> in blocks [..., layers, blocks, block_size]."""
         order = self.order.to(neurons.device).expand(neurons.shape)
-        return neurons.gather(-1, order).unflatten(-1, (self.num_blocks, self.block_size))
+        blocks: Tensor = neurons.gather(-1, order).unflatten(-1, (self.num_blocks, self.block_size))
+        return blocks
 
     def to_neurons(self, blocks: Tensor) -> Tensor:
         """Values per block [..., layers, blocks] -> per neuron [..., layers, neurons]."""

@@ -91,11 +91,13 @@ class DecoderFamily(Family):
         """Logits of the token after the last real one [batch, vocabulary]."""
         rows = torch.arange(len(inputs["input_ids"]), device=inputs["input_ids"].device)
         hidden = model.base_model(**placed(inputs)).last_hidden_state
-        return model.get_output_embeddings()(hidden[rows, last_real(inputs)])
+        logits: Tensor = model.get_output_embeddings()(hidden[rows, last_real(inputs)])
+        return logits
 
     def all_logits(self, model: PreTrainedModel, inputs: Inputs) -> Tensor:
         """Logits after every token [batch, tokens, vocabulary]; those on padding mean nothing."""
-        return model(**placed(inputs)).logits
+        logits: Tensor = model(**placed(inputs)).logits
+        return logits
 
 
 @dataclass(frozen=True)
@@ -135,14 +137,17 @@ def last_real(inputs: Inputs) -> Tensor:
 
 def rotary(base: Any, hidden: Tensor, positions: Tensor) -> Rotation:
     """Rotary positions of the Llama-like families, by the model's own module."""
-    return base.rotary_emb(hidden, positions)
+    rotation: Rotation = base.rotary_emb(hidden, positions)
+    return rotation
 
 
 def embed_tokens(base: Any, inputs: Inputs) -> Tensor:
     """Token ids -> first hidden states [batch, tokens, hidden]; positions enter in the attention."""
-    return base.embed_tokens(inputs["input_ids"])
+    hidden: Tensor = base.embed_tokens(inputs["input_ids"])
+    return hidden
 
 
 def head(model: Any, hidden: Tensor) -> Tensor:
     """Hidden states after the final norm -> logits over the vocabulary."""
-    return model.get_output_embeddings()(hidden)
+    logits: Tensor = model.get_output_embeddings()(hidden)
+    return logits

@@ -12,12 +12,14 @@ from dsgp_lab.anatomy.base import Family, Inputs
 
 def embed(base: Any, inputs: Inputs) -> Tensor:
     """Token ids -> first hidden states [batch, tokens, hidden]."""
-    return base.embeddings(inputs["input_ids"], position_ids=inputs.get("position_ids"))
+    hidden: Tensor = base.embeddings(inputs["input_ids"], position_ids=inputs.get("position_ids"))
+    return hidden
 
 
 def classify(model: Any, hidden: Tensor) -> Tensor:
     """Last hidden states -> logits: a ReLU layer on the first token, then the classifier."""
-    return model.classifier(model.dropout(torch.relu(model.pre_classifier(hidden[:, 0]))))
+    logits: Tensor = model.classifier(model.dropout(torch.relu(model.pre_classifier(hidden[:, 0]))))
+    return logits
 
 
 DISTILBERT = Family(

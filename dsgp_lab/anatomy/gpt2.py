@@ -12,7 +12,8 @@ from dsgp_lab.anatomy.decoder import DecoderFamily, head
 
 def embed(base: Any, inputs: Inputs) -> Tensor:
     """Token ids and positions -> first hidden states [batch, tokens, hidden]."""
-    return base.wte(inputs["input_ids"]) + base.wpe(inputs["position_ids"])
+    hidden: Tensor = base.wte(inputs["input_ids"]) + base.wpe(inputs["position_ids"])
+    return hidden
 
 
 GPT2 = DecoderFamily(

@@ -13,16 +13,18 @@ from dsgp_lab.anatomy.bert import BERT
 
 def embed(base: Any, inputs: Inputs) -> Tensor:
     """Token ids -> first hidden states [batch, tokens, hidden]."""
-    return base.embeddings(
+    embedded: Tensor = base.embeddings(
         input_ids=inputs["input_ids"],
         token_type_ids=inputs.get("token_type_ids"),
         position_ids=inputs.get("position_ids"),
     )
+    return embedded
 
 
 def classify(model: Any, hidden: Tensor) -> Tensor:
     """Last hidden states -> logits; the classifier takes the first token itself."""
-    return model.classifier(hidden)
+    logits: Tensor = model.classifier(hidden)
+    return logits
 
 
 ROBERTA = replace(BERT, name="RoBERTa", model_type="roberta", embed=embed, classify=classify)

@@ -1,4 +1,4 @@
-"""The standing benchmark: the time of half of the units, and of a router, beside the dense run."""
+"""The standing benchmark: the time of half of the units beside the dense run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from dsgp_lab.evaluate.latency import LatencyTable, measure_latency, threads
 from dsgp_lab.gates import gated
 from dsgp_lab.lab import Lab
 from dsgp_lab.mask import Mask
-from dsgp_lab.router import Planner, Router
 from dsgp_lab.tasks import load_teaching
 
 TRANSFORMERS, LEAN = "transformers dense", "lean dense"
 WARMUP = 10
-ROUTED, GIVEN = "router decides", "its mask given"
 CUT, AGAIN, ONE_RUN = "half, a new mask", "half, a mask that came before", "half in one run"
 GATED = "half, gated only"
 
@@ -100,27 +98,3 @@ def bench_half(lab: Lab, tokens: int, rounds: int = 200, num_threads: int = 1, s
         replace(row, macs=half.get(row.variant, 1.0), keep=half.get(row.variant, 1.0)) for row in table.rows
     )
     return replace(table, rows=rows, task=lab.name, tokens=tokens, padded=tokens)
-
-
-def bench_router(
-    lab: Lab, tokens: int, keep: float = 0.5, rounds: int = 200, num_threads: int = 1, seed: int = 0
-) -> LatencyTable:
-    """A run under the lab's router beside the dense run, and beside the same mask given beforehand.
-
-    The difference of the last two is what the router's decisions take.
-    """
-    inputs, router = text_of_length(lab, tokens), lab.scorer("router")
-    if not isinstance(router, Router):
-        raise AssertionError("the scorer 'router' is a Router")
-    planner = Planner(router, keep)
-    lab.subnetwork.run(inputs, planner)
-    mask = planner.mask
-    variants: dict[str, Callable[[], object]] = {
-        LEAN: lambda: lab.subnetwork.dense(inputs),
-        ROUTED: lambda: lab.subnetwork.run(inputs, planner),
-        GIVEN: lambda: lab.subnetwork.run(inputs, lab.subnetwork.select(mask)),
-    }
-    share = float(lab.cost.masked(mask, torch.tensor([tokens]))[0]) / lab.cost.dense(tokens)
-    with threads(num_threads):
-        setting = f"{lab.name}, {tokens} tokens, batch 1, float32, {share:.2f} of the MACs"
-        return measure_latency(variants, LEAN, rounds=rounds, seed=seed, setting=setting)

@@ -19,7 +19,8 @@ from dsgp_lab.lab import Lab
 from dsgp_lab.mask import Mask
 from dsgp_lab.regimes import Regime
 from dsgp_lab.report import Report, Reported
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.tasks import get_task
 
 ROUNDS, WARMUP = 40, 40

@@ -17,7 +17,8 @@ from dsgp_lab.lab import Lab
 from dsgp_lab.packed import LayerSelection, PackedLayer
 from dsgp_lab.plan import plan_mask
 from dsgp_lab.report import Report, Reported
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.runs import Kept
 from dsgp_lab.sensitivity import lengths
 

@@ -28,7 +28,8 @@ from dsgp_lab.lab import Lab
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import plan_mask
 from dsgp_lab.regimes import load_router
-from dsgp_lab.router import BatchPlanner, Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.sensitivity import lengths
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.together import run_together

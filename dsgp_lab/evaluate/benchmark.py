@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from dsgp_lab.calibration import Machine
+from dsgp_lab.cost_table import Machine
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench import bench_half
 from dsgp_lab.evaluate.bench_executions import bench_executions
@@ -24,6 +24,7 @@ from dsgp_lab.evaluate.memory import MemoryTable, measure_memory
 from dsgp_lab.lab import Lab
 from dsgp_lab.plan import check_keep
 from dsgp_lab.report import Report, ReportedInParts
+from dsgp_lab.whole_files import whole_file, write_text
 
 KEEPS = (0.6, 0.35)
 WARMUP = 60
@@ -107,18 +108,18 @@ class Benchmark(ReportedInParts):
             case ".parquet":
                 table = pa.Table.from_pandas(pd.DataFrame(self.records()), preserve_index=False)
                 described = {b"machine": json.dumps(self.description).encode()}
-                pq.write_table(
-                    table.replace_schema_metadata({**(table.schema.metadata or {}), **described}), path
-                )
+                with whole_file(path) as scratch:
+                    metadata = {**(table.schema.metadata or {}), **described}
+                    pq.write_table(table.replace_schema_metadata(metadata), scratch)
             case ".json":
-                path.write_text(json.dumps(self.records(), indent=2), "utf-8")
+                write_text(path, json.dumps(self.records(), indent=2))
             case ".md":
-                path.write_text(self.markdown() + "\n", "utf-8")
+                write_text(path, self.markdown() + "\n")
             case ".html":
                 head = '<!DOCTYPE html>\n<meta charset="utf-8">\n<title>Benchmark</title>'
-                path.write_text(f"{head}\n{self._repr_html_()}\n", "utf-8")
+                write_text(path, f"{head}\n{self._repr_html_()}\n")
             case ".txt":
-                path.write_text(f"{self}\n", "utf-8")
+                write_text(path, f"{self}\n")
             case _:
                 raise LabError(
                     got=f"a file ending in {path.suffix!r}",

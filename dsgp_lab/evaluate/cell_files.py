@@ -8,12 +8,13 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.cell import FORMAT, Cell, CellResult, key_of
+from dsgp_lab.whole_files import refusals
 
 RECORD = b"dsgp_lab"
 """Key of the record in a file's schema metadata."""
@@ -42,10 +43,12 @@ def write_cell(result: CellResult, path: Path) -> None:
         left.unlink(missing_ok=True)
     scratch = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
-        pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
-        os.replace(scratch, path)
+        with refusals(path):
+            pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
+            os.replace(scratch, path)
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
 
 
 def read_cell(path: Path) -> CellResult:
@@ -116,6 +119,27 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def _create(claim: Path, owner: dict[str, Any]) -> bool:
+    """Make a claim that nobody ever sees without its owner; False where there is one.
+
+    A process that is killed while it writes one would otherwise hold the cell until `STALE_SECONDS` are over.
+    """
+    scratch = claim.with_name(f".{claim.stem}.{owner['id']}.tmp")  # `write_cell` clears what is left of it
+    try:
+        with refusals(claim):
+            scratch.write_text(json.dumps(owner), "utf-8")
+            try:
+                os.link(scratch, claim)
+            except (FileExistsError, FileNotFoundError):  # the latter: another has just finished this cell
+                return False
+            except OSError:  # a file system without links
+                return _create_in_place(claim, owner)
+    finally:
+        with suppress(OSError):
+            scratch.unlink()
+    return True
+
+
+def _create_in_place(claim: Path, owner: dict[str, Any]) -> bool:
     try:
         handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:

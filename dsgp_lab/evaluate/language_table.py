@@ -14,6 +14,7 @@ import numpy as np
 from dsgp_lab.errors import LabError, cannot_read
 from dsgp_lab.report import Report, ReportedInParts
 from dsgp_lab.tasks import data_folder
+from dsgp_lab.whole_files import make_folder, write_text
 
 RESAMPLES = 2000
 Interval = tuple[float, float, float]
@@ -177,7 +178,7 @@ class LanguageTable(ReportedInParts):
 
     def save(self, path: Path) -> None:
         """Write JSON, at once and whole, and beside it the same as tables in markdown."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         plain = json.loads(json.dumps(self.record()), parse_float=lambda text: round(float(text), 4))
         stored = _table(json.loads(json.dumps(plain)))
         texts = {
@@ -190,9 +191,7 @@ class LanguageTable(ReportedInParts):
             + "\n",
         }
         for place, text in texts.items():
-            scratch = place.with_name(place.name + ".part")
-            scratch.write_text(text, "utf-8")
-            scratch.replace(place)
+            write_text(place, text)
 
     @staticmethod
     def load(path: Path | None = None) -> LanguageTable:

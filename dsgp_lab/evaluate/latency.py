@@ -235,7 +235,8 @@ def _on_gpu(run: Callable[..., object], given: tuple[Any, ...]) -> float:
     run(*given)
     stop.record()
     torch.cuda.synchronize()
-    return 1e-3 * start.elapsed_time(stop)
+    milliseconds: float = start.elapsed_time(stop)
+    return 1e-3 * milliseconds
 
 
 def _ratio(name: str, mine: list[float], base: list[float], seed: int) -> LatencyRatio:

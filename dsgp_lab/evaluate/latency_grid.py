@@ -15,7 +15,8 @@ from dsgp_lab.evaluate.bench_inputs import bench_inputs
 from dsgp_lab.evaluate.latency import LatencyRatio, measure_latency
 from dsgp_lab.lab import Lab
 from dsgp_lab.mask import Mask
-from dsgp_lab.router import BatchPlanner, Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.together import run_together
 
 DENSE, DYNAMIC = "dense", "dynamic"

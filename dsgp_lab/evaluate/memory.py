@@ -91,7 +91,8 @@ def main(task: str, kind: str) -> None:
     from dsgp_lab.evaluate.bench_variants import static_mask
     from dsgp_lab.lab import Lab
     from dsgp_lab.models import load_task_model
-    from dsgp_lab.router import Planner, Router
+    from dsgp_lab.router import Router
+    from dsgp_lab.router_planner import Planner
     from dsgp_lab.tasks import load_teaching
 
     torch.set_num_threads(1)

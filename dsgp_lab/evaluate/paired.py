@@ -120,7 +120,8 @@ def _terms(task: Task, predictions: np.ndarray, labels: np.ndarray) -> np.ndarra
     """What is summed over examples, from predictions [examples, methods]: [examples, methods, terms]."""
     y = np.broadcast_to(labels[:, None], predictions.shape)
     if task.metrics[0] == "accuracy":
-        return (predictions == y)[:, :, None].astype(float)
+        right: np.ndarray = (predictions == y)[:, :, None].astype(float)
+        return right
     # Matthews' coefficient of two classes is Pearson's correlation of the class numbers 0 and 1
     x = predictions
     return np.stack([x, y, x * x, y * y, x * y], axis=-1)

@@ -16,7 +16,8 @@ from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep, plan_mask
-from dsgp_lab.router import BatchPlanner, Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.sensitivity import Constant, Scorer, lengths
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import Examples

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from dsgp_lab.evaluate.results_report import average_report, knowledge_report, r
 from dsgp_lab.evaluate.results_rows import RECORD_KEYS, average, current_cells, table_of
 from dsgp_lab.report import Report
 from dsgp_lab.tasks import data_folder
+from dsgp_lab.whole_files import make_folder, whole_file, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,12 +78,10 @@ class Results:
         The same results give the same bytes.
         """
         home = results_folder() if folder is None else Path(folder)
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
         _write_table(self.rows, home / ROWS, {"machines": self.machines})
         _write_table(self.averages, home / AVERAGES, {})
-        scratch = home / f"{README}.tmp"
-        scratch.write_text(readme(self.rows, self.averages, self.machines), "utf-8")
-        os.replace(scratch, home / README)
+        write_text(home / README, readme(self.rows, self.averages, self.machines))
         return home
 
     def records(self) -> list[dict[str, Any]]:
@@ -143,9 +141,8 @@ def _write_table(frame: pd.DataFrame, path: Path, record: dict[str, Any]) -> Non
 
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({RECORD: json.dumps(record).encode()})
-    scratch = path.with_name(f"{path.name}.tmp")
-    pq.write_table(table, scratch, compression="zstd")
-    os.replace(scratch, path)
+    with whole_file(path) as scratch:
+        pq.write_table(table, scratch, compression="zstd")
 
 
 def _frame(table: Any) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from dsgp_lab.evaluate.cell_files import cell_path, claimed, read_cell, write_ce
 from dsgp_lab.evaluate.run_cell import run_cell
 from dsgp_lab.evaluate.sweep_plan import group_cells
 from dsgp_lab.report import Report
+from dsgp_lab.whole_files import make_folder
 
 POLL_SECONDS = 1.0
 """Wait before looking again at cells that another sweep works on."""
@@ -89,7 +90,7 @@ def sweep(
         LabError: whatever `run` raises for a cell; cells that were done stay.
     """
     folder, start = Path(folder), time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     wanted = list(dict.fromkeys(cells))
     outcomes: list[Outcome] = []
     with _Watch(len(wanted), say) as watch:

@@ -16,7 +16,8 @@ from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep
 from dsgp_lab.report import Report, Reported
 from dsgp_lab.results import Prediction, Text
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.sensitivity import lengths
 
 if TYPE_CHECKING:

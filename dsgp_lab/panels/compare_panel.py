@@ -7,12 +7,11 @@ from html import escape
 from typing import TYPE_CHECKING, Any, get_args
 
 import ipywidgets as w
-import plotly.graph_objects as go
 
 from dsgp_lab.exploration import Exploration
 from dsgp_lab.panels.controls import SHORT, button, close_all, stretching, wrapping
 from dsgp_lab.panels.face import error_html
-from dsgp_lab.panels.unit_map import live, redraw
+from dsgp_lab.panels.live_figure import LiveFigure, live, redraw
 from dsgp_lab.panels.worker import Worker
 from dsgp_lab.results import Comparison, Masks, PrunedRun, Text
 from dsgp_lab.views import cards
@@ -43,7 +42,7 @@ class ComparePanel:
 
     def __init__(self, lab: Lab, question: Question) -> None:
         self._lab, self.question = lab, question
-        self._figure: go.FigureWidget | None = None
+        self._figure: LiveFigure | None = None
         self.comparison: Comparison | None = lab.compare(
             question.a, question.b, question.keep, question.scorer
         )

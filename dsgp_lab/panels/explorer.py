@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsgp_lab.edits import Counts, Unit, check_unit
+from dsgp_lab.edits import Counts, Unit, as_unit, check_unit
 from dsgp_lab.errors import LabError
 from dsgp_lab.exploration import Exploration
 from dsgp_lab.exploration_results import Choice, Outcome, Planned, Scored
@@ -91,12 +91,13 @@ class Explorer:
         return None if self.planned is None else self.planned.sensitivity
 
     def set(self, **changes: Any) -> None:
-        """Move controls: text, task, regime, scorer, keep, as the mouse would; unknown names are an error."""
+        """Move controls: text, task, regime, scorer, keep, as the mouse would; LabError if it could not."""
         allowed = ("text", "task", "regime", "scorer", "keep")
         unknown = sorted(set(changes) - set(allowed))
         if unknown:
             raise LabError(got=", ".join(unknown), allowed=", ".join(allowed), hint="use one of these names")
         wanted = replace(self.choice, **changes)
+        self.exploration.check(wanted, self.choice)
         self.face.show_choice(wanted)
         if set(changes) == {"keep"}:
             self._replan(wanted)
@@ -105,7 +106,7 @@ class Explorer:
 
     def toggle(self, unit: Unit | tuple[str, int, int]) -> None:
         """Switch a unit off or on, as a click on it does."""
-        unit = Unit(*unit)
+        unit = as_unit(unit)
         if self.planned is not None:
             check_unit(unit, self.planned.mask)
             self.unit = unit

@@ -11,6 +11,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.latency import machine
 from dsgp_lab.snapshot import SCRIPT_ID, Snapshot, snapshot_of
 from dsgp_lab.views.view import CONFIG
+from dsgp_lab.whole_files import write_text
 
 if TYPE_CHECKING:
     from dsgp_lab.panels.explorer import Explorer
@@ -37,10 +38,9 @@ def export_explorer(panel: Explorer, path: str | Path) -> Path:
             got=f"a file ending in {path.suffix!r}", allowed=".html", hint=f"write {path.stem}.html"
         )
     state = snapshot(panel)
-    path.write_text(_page(panel, state), "utf-8")
-    path.with_suffix(".json").write_text(
-        json.dumps(state.to_dict(), ensure_ascii=False, indent=1) + "\n", "utf-8"
-    )
+    write_text(path, _page(panel, state))
+    plain = json.dumps(state.to_dict(), ensure_ascii=False, indent=1)
+    write_text(path.with_suffix(".json"), plain + "\n")
     return path
 
 

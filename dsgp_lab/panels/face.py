@@ -23,7 +23,8 @@ from dsgp_lab.panels.controls import (
     stretching,
     wrapping,
 )
-from dsgp_lab.panels.unit_map import UnitMap, live
+from dsgp_lab.panels.live_figure import live
+from dsgp_lab.panels.unit_map import UnitMap
 from dsgp_lab.views import cards
 from dsgp_lab.views.style import shorten
 from dsgp_lab.views.view import View

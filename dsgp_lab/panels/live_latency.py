@@ -11,7 +11,8 @@ import torch
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.latency import LatencyTable, measure_latency, threads
 from dsgp_lab.plan import plan_mask
-from dsgp_lab.router import Planner, Router
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import Planner
 from dsgp_lab.sensitivity import lengths
 from dsgp_lab.views.latency import ratio_bars
 

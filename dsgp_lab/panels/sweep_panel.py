@@ -23,9 +23,10 @@ from dsgp_lab.evaluate.sweep import Outcome, clock, make_cells
 from dsgp_lab.evaluate.sweep_plan import plan_cells
 from dsgp_lab.panels.controls import SHORT, button, close_all, wrapping
 from dsgp_lab.panels.face import error_html
-from dsgp_lab.panels.unit_map import live
+from dsgp_lab.panels.live_figure import live
 from dsgp_lab.panels.worker import Worker
 from dsgp_lab.views.view import View
+from dsgp_lab.whole_files import make_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +88,7 @@ class SweepPanel:
         began = time.perf_counter()
 
         def job(stale: Callable[[], bool]) -> None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             done: list[CellResult] = []
             for cell in cells:
                 for outcome in make_cells([cell], self.folder, self._run_cell):

@@ -12,8 +12,9 @@ import plotly.graph_objects as go
 
 from dsgp_lab.edits import Kind, Unit
 from dsgp_lab.mask import Mask
+from dsgp_lab.panels.live_figure import live, redraw
 from dsgp_lab.views.style import ORANGE
-from dsgp_lab.views.view import CONFIG, View
+from dsgp_lab.views.view import View
 
 KINDS: tuple[Kind, Kind] = ("head", "block")
 AXES = (("x", "y"), ("x2", "y2"))
@@ -32,7 +33,6 @@ class UnitMap:
     """
 
     def __init__(self, view: View, clicked: Callable[[Unit], None]) -> None:
-        # complete before it becomes a widget: what is changed before the browser has drawn it may get lost
         self.figure = live(replace(view, figure=_with_marks(view.figure)))
         self.quick = w.HTML(layout=w.Layout(display="none"))
         self.widget = w.Box([self.figure, self.quick])
@@ -61,7 +61,7 @@ class UnitMap:
         if flipped == self._flipped:
             return
         self._flipped = flipped
-        with self.figure.batch_update():
+        with self.figure.changing():
             for number, kind in enumerate(KINDS):
                 heat = self.figure.data[2 * number]
                 mine = [unit for unit in flipped if unit.kind == kind]
@@ -71,7 +71,7 @@ class UnitMap:
 
     def settle(self, mask: Mask) -> None:
         """Bring the figure up to the mask: its crosses, and what hovering says."""
-        with self.figure.batch_update():
+        with self.figure.changing():
             for number, part in enumerate((mask.heads[0], mask.blocks[0])):
                 heat, crosses = self.figure.data[2 * number], self.figure.data[2 * number + 1]
                 crosses.marker.opacity = (~part).flatten().int().tolist()
@@ -96,7 +96,8 @@ class UnitMap:
         if unit == self._selected:
             return
         self._selected = unit
-        self.figure.layout.shapes = [] if unit is None else [_frame(unit)]
+        with self.figure.changing():
+            self.figure.layout.shapes = [] if unit is None else [_frame(unit)]
 
     def _on_click(self, kind: Kind, clicked: Callable[[Unit], None]) -> Callable[..., None]:
         def on_click(trace: Any, points: Any, _: Any) -> None:
@@ -122,21 +123,6 @@ def _with_marks(figure: go.Figure) -> go.Figure:
             )
         )
     return go.Figure(traces, figure.layout)
-
-
-def redraw(widget: go.FigureWidget, view: View) -> None:
-    """Replace a live figure's numbers and words by those of a view with the same plots."""
-    with widget.batch_update():
-        for old, new in zip(widget.data, view.figure.data, strict=False):
-            old.update(new.to_plotly_json(), overwrite=False)
-        widget.layout.annotations = view.figure.layout.annotations
-
-
-def live(view: View) -> go.FigureWidget:
-    """A view as a widget, without the tool bar's buttons that do not belong here."""
-    widget = go.FigureWidget(view.figure)
-    widget._config = widget._config | CONFIG
-    return widget
 
 
 def _frame(unit: Unit) -> dict[str, Any]:

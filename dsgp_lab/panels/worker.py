@@ -49,11 +49,6 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._name = name
 
-    @property
-    def closed(self) -> bool:
-        """Whether the worker has been closed."""
-        return self._closed
-
     def submit(
         self,
         job: Job,

@@ -56,7 +56,8 @@ class ActivationNorm(Scorer):
         def mean_norm(parts: Tensor, weight: Tensor) -> Tensor:
             """Parts [batch, tokens, units, width] and weight [units, width, hidden] -> [batch, units]."""
             contribution = torch.einsum("btuw,uwd->btud", parts, weight)
-            return (contribution.norm(dim=-1) * real).sum(1) / count
+            summed: Tensor = (contribution.norm(dim=-1) * real).sum(1)
+            return summed / count
 
         heads, blocks, neurons = [], [], []
         for index, layer in enumerate(anatomy.layers):
@@ -99,7 +100,8 @@ class WandaSp(Scorer):
         real = real_tokens(inputs)
 
         def score(channels: Tensor, weight: Tensor, layer: int, part: str) -> Tensor:
-            return (channels * real).norm(dim=1) * weight.abs().sum(0)
+            norm: Tensor = (channels * real).norm(dim=1)
+            return norm * weight.abs().sum(0)
 
         return _per_channel(anatomy, _forward(anatomy, inputs), score)
 

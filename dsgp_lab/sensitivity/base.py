@@ -46,6 +46,12 @@ class Sensitivity:
                     allowed=f"finite numbers [batch, layers, {name}]",
                     hint="check the model's weights; dsgp-lab doctor checks the embedded model",
                 )
+        if self.heads.shape[:2] != self.blocks.shape[:2]:
+            raise LabError(
+                got=f"scores of heads {list(self.heads.shape)} and blocks {list(self.blocks.shape)}",
+                allowed="the same batch and layers in both",
+                hint="score heads and blocks of the same inputs and model",
+            )
 
     def __len__(self) -> int:
         """Number of inputs."""

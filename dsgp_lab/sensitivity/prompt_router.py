@@ -16,6 +16,7 @@ from dsgp_lab.anatomy.decoder import placed
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError, cannot_read
 from dsgp_lab.sensitivity.base import Scorer, UnitScores, real_tokens
+from dsgp_lab.whole_files import whole_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +61,9 @@ class PromptRouter(Scorer):
     def save(self, path: Path) -> None:
         """Write as float16 safetensors."""
         tensors = {name: getattr(self, name).half().cpu().contiguous() for name in FIELDS}
-        save_file(tensors, path)
-        path.chmod(0o644)
+        with whole_file(path) as scratch:
+            save_file(tensors, scratch)
+            scratch.chmod(0o644)
 
     @staticmethod
     def load(path: Path) -> PromptRouter:

@@ -17,6 +17,7 @@ from dsgp_lab.evaluate.dense import predict_logits, to_predictions
 from dsgp_lab.tasks import Examples, Task, metrics
 from dsgp_lab.training.config import FinetuneConfig, computes_in_bf16, learning_rate_at
 from dsgp_lab.training.snapshot import load_snapshot, save_snapshot
+from dsgp_lab.whole_files import make_folder, refusals
 
 SNAPSHOT = "snapshot.pt"
 LOG = "train.log.jsonl"
@@ -94,7 +95,7 @@ class _Run:
         self.averaged = self._weights()
         self.losses: list[float] = []
         self.clock, self.tokens = time.monotonic(), 0
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         torch.manual_seed(config.seed)
         self._resume()
 
@@ -197,7 +198,7 @@ class _Run:
 
     def _log(self, row: dict[str, Any]) -> None:
         line = json.dumps(row | {"time": round(time.time(), 1)})
-        with (self.out / LOG).open("a", encoding="utf-8") as file:
+        with refusals(self.out / LOG), (self.out / LOG).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         self.say(line)
 

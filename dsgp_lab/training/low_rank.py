@@ -118,7 +118,9 @@ def in_one_product(adapted: Any) -> Any:
 def _sum_first(layer: Any, x: Tensor) -> Tensor:
     plain = layer.get_base_layer()
     left, right = layer.lora_B["default"].weight, layer.lora_A["default"].weight
-    return _Adapted.apply(x, plain.weight, plain.bias, left, right, layer.scaling["default"])
+    given = (x, plain.weight, plain.bias, left, right, layer.scaling["default"])
+    changed: Tensor = _Adapted.apply(*given)  # type: ignore[no-untyped-call]
+    return changed
 
 
 class _Adapted(torch.autograd.Function):

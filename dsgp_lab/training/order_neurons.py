@@ -75,7 +75,9 @@ def importance_order(own: TaskModel, calibration: Examples) -> Tensor:
     return by_importance(fisher.neurons.mean(0))
 
 
-def compare_orders(own: TaskModel, calibration: Examples, held_out: Examples) -> tuple[OrderComparison, dict]:
+def compare_orders(
+    own: TaskModel, calibration: Examples, held_out: Examples
+) -> tuple[OrderComparison, dict[str, Tensor]]:
     """Compare the three orders; also returns them by name, [layers, neurons] each.
 
     Cost: for each order, method and budget one pruned run of every held-out example.

@@ -23,6 +23,7 @@ from dsgp_lab.language import LanguageLab
 from dsgp_lab.language_data import load_openers
 from dsgp_lab.sensitivity import ReadShares
 from dsgp_lab.sensitivity.prompt_router import PromptRouter, mean_embedding
+from dsgp_lab.whole_files import make_folder, write_text
 
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 BATCH = 32
@@ -152,7 +153,6 @@ def _padded(rows: Sequence[Sequence[int]], lab: LanguageLab) -> Inputs:
 
 def save_router(fit: Fit, card: dict[str, object], folder: Path) -> Path:
     """Write router.safetensors and card.json into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fit.router.save(folder / "router.safetensors")
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    fit.router.save(make_folder(folder) / "router.safetensors")
+    write_text(folder / "card.json", json.dumps(card, indent=2) + "\n")
     return folder

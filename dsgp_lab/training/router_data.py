@@ -24,6 +24,7 @@ from dsgp_lab.training.held_out import HELD_OUT, hold_out
 from dsgp_lab.training.overlap import dev_texts, is_unseen, without
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_loop import Source
+from dsgp_lab.whole_files import make_folder, whole_file
 
 CALIBRATION_TEXTS = 512
 
@@ -117,10 +118,9 @@ def _dense_logits(path: Path, dense: Path, examples: Examples, config: RouterCon
     bf16 = computes_in_bf16("auto", torch.device("cpu"))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         logits = predict_logits(own.model, own.tokenizer, examples, max_length=config.max_length)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    torch.save(logits, scratch)
-    scratch.replace(path)
+    make_folder(path.parent)
+    with whole_file(path) as scratch:
+        torch.save(logits, scratch)
     return logits
 
 

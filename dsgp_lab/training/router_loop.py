@@ -25,6 +25,7 @@ from dsgp_lab.training.config import computes_in_bf16
 from dsgp_lab.training.routed import routed
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.snapshot import load_snapshot, save_snapshot
+from dsgp_lab.whole_files import make_folder, refusals
 
 SNAPSHOT = "snapshot.pt"
 LOG = "train.log.jsonl"
@@ -76,7 +77,7 @@ class RouterTraining:
         self.step = 0
         self.sums: dict[str, float] = {}
         self.clock, self.tokens = time.monotonic(), 0
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         torch.manual_seed(config.seed)
         state = load_snapshot(out / SNAPSHOT, config.record())
         if state is not None:
@@ -179,7 +180,7 @@ class RouterTraining:
         row["tokens_per_second"] = round(self.tokens / (time.monotonic() - self.clock))
         self.sums, self.clock, self.tokens = {}, time.monotonic(), 0
         line = json.dumps(row | {"time": round(time.time(), 1)})
-        with (self.out / LOG).open("a", encoding="utf-8") as file:
+        with refusals(self.out / LOG), (self.out / LOG).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         self.say(line)
 

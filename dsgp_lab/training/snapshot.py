@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dsgp_lab.errors import LabError
+from dsgp_lab.whole_files import whole_file
 
 
 def save_snapshot(path: Path, state: dict[str, Any]) -> None:
     """Write a snapshot (tensors and plain values); the file is always either the old or the new one."""
-    scratch = path.with_suffix(".tmp")
-    torch.save(state | {"rng": random_state()}, scratch)
-    os.replace(scratch, path)
+    with whole_file(path) as scratch:
+        torch.save(state | {"rng": random_state()}, scratch)
 
 
 def load_snapshot(path: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -29,7 +28,7 @@ def load_snapshot(path: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file
         raise LabError(
             got=f"{path}, an unreadable snapshot ({type(error).__name__})",

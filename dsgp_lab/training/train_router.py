@@ -19,6 +19,7 @@ from dsgp_lab.training.low_rank import to_low_rank
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_loop import RouterTraining, calibrate
 from dsgp_lab.training.router_start import fresh_router, shared_start, task_start
+from dsgp_lab.whole_files import make_folder
 
 
 def train_router(
@@ -51,8 +52,7 @@ def train_router(
         trained = Anatomy.of(adapter.get_base_model(), order=trained.order)
     # without pruning the router has learned nothing that could be calibrated
     shares = calibrate(trained, router, start.held_out) if config.lowest < 1 else {}
-    folder = out / "checkpoint"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out / "checkpoint")
     router.save(folder / ROUTER)
     card: dict[str, Any] = {
         "task": config.task,

@@ -21,6 +21,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.views.chart import Chart
 from dsgp_lab.views.interactive import draw_interactive
 from dsgp_lab.views.still import draw_still, image
+from dsgp_lab.whole_files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +92,9 @@ class View:
                 allowed=", ".join(writers),
                 hint=f"save it as {path.stem}.png or {path.stem}.html",
             )
-        path.write_bytes(writers[path.suffix.lower()]())
+        content = writers[path.suffix.lower()]()
+        with whole_file(path) as scratch:
+            scratch.write_bytes(content)
         return path
 
 

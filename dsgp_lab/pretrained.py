@@ -1,0 +1,142 @@
+"""Any Hugging Face classifier, from a folder or the hub: what is refused, and why.
+
+Only safetensors files are read, never pickles.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from dsgp_lab.checkpoints import load_checkpoint
+from dsgp_lab.errors import LabError
+from dsgp_lab.hub import hub_access
+from dsgp_lab.models import CARD, TaskModel, load_tokenizer, one_line, quiet, refuse_nan, unreadable
+
+
+def load_pretrained(path_or_id: str | Path, *, trust_remote_code: bool = False) -> TaskModel:
+    """A sequence classifier from a folder or the Hugging Face hub, with the tokenizer found beside it.
+
+    A folder with ``card.json`` is loaded as a task checkpoint. Code that comes with a model runs only with
+    ``trust_remote_code=True``.
+
+    Raises:
+        LabError: no such model, no safetensors file (pickles are refused), a damaged file, no classification
+            head, no tokenizer, NaN weights.
+    """
+    name = str(path_or_id)
+    if name and (Path(name) / CARD).is_file():
+        return load_checkpoint(name)
+    check_source(name)
+    with nullcontext() if Path(name).is_dir() else hub_access():
+        _refuse_language_model(name, trust_remote_code)
+        model = _classifier(name, trust_remote_code)
+        tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+    refuse_nan(model, name)
+    return TaskModel(model.eval(), tokenizer, _labels(model.config, name), name)
+
+
+def _labels(config: Any, name: str) -> tuple[str, ...]:
+    """The class names; none for regression. What the configuration says of the problem must fit them."""
+    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    kind = getattr(config, "problem_type", None)
+    if kind == "regression" and len(labels) > 1:
+        raise LabError(
+            got=f"model {name!r}, a regression with {len(labels)} values",
+            allowed="regressions with one value, and classifiers",
+            hint="if it is a classifier, set problem_type in its config.json to single_label_classification",
+        )
+    return () if len(labels) == 1 and kind != "multi_label_classification" else labels
+
+
+def check_source(name: str) -> None:
+    """Refuse a folder that cannot hold a model; a name that is no folder may be a hub id."""
+    if name and Path(name).is_dir():
+        _check_folder(Path(name))
+    elif Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name:
+        raise LabError(
+            got=f"model folder {name!r}, which does not exist",
+            allowed="a folder with config.json, model.safetensors and a tokenizer, or a hub id",
+            hint="check the path",
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise LabError(
+            got=f"{folder}, without config.json",
+            allowed="a folder written by save_pretrained, or a task checkpoint with card.json",
+            hint="save model and tokenizer into one folder with save_pretrained",
+        )
+    if not list(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        raise LabError(
+            got=f"{folder}, {'with pickled weights only: ' + pickled[0] if pickled else 'without weights'}",
+            allowed="weights in safetensors (a pickle can run code when it is opened)",
+            hint="save the model again with save_pretrained, which writes safetensors",
+        )
+
+
+def _refuse_language_model(name: str, trust_remote_code: bool) -> None:
+    """Say so where a checkpoint holds a language model: what is wrong is the class, not the file."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError):
+        return  # reading the model says it better
+    if any(kind.endswith(("CausalLM", "LMHeadModel")) for kind in config.architectures or ()):
+        raise LabError(
+            got=f"model {name!r}, a language model ({config.architectures[0]})",
+            allowed="a sequence classifier here",
+            hint="use LanguageLab.from_pretrained",
+        )
+
+
+def _classifier(name: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    return read_model(
+        AutoModelForSequenceClassification,
+        name,
+        kind="sequence classifier, classification head included",
+        hint='fine-tune it first, or load the project\'s own with Lab("sst2")',
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def read_model(auto: Any, name: str, *, kind: str, hint: str, **options: Any) -> Any:
+    """A model in float32 from a folder or hub id through a class of transformers, such as AutoModel.
+
+    Raises:
+        LabError: it cannot be read, or lacks weights of what `kind` says.
+    """
+    try:
+        with quiet():
+            model, report = auto.from_pretrained(
+                name,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+    except SafetensorError as error:
+        raise unreadable(Path(name), error) from None
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise LabError(
+            got=f"model {name!r}, which cannot be loaded ({one_line(error)})",
+            allowed=f"a folder or hub id of a {kind.split(',')[0]} with safetensors weights",
+            hint="check the name, the network, and that the files are whole",
+        ) from None
+    if report["missing_keys"]:
+        raise LabError(
+            got=f"model {name!r} without the weights {', '.join(sorted(report['missing_keys'])[:4])}",
+            allowed=f"a trained {kind}",
+            hint=hint,
+        )
+    return model
