@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
-import comm
 import pytest
 import torch
-from comm.base_comm import BaseComm
 
 from dsgp_lab import Mask
 from dsgp_lab.edits import Unit
@@ -24,17 +23,22 @@ def made_up_view(seed: int = 0) -> View:
     return sensitivity_heatmap(*scores, mask_heads=masks[0], mask_blocks=masks[1], title=f"text {seed}")
 
 
-class Browser(BaseComm):
+class Browser:
     """Keeps what a browser's model of the widget would hold: the state it was opened with, then updates."""
 
-    opened: dict[str, Any]
-    state: dict[str, Any]
+    def __init__(self, data: dict[str, Any], **_: Any) -> None:
+        self.comm_id = uuid4().hex
+        self.opened, self.state = dict(data["state"]), dict(data["state"])
 
-    def publish_msg(self, msg_type: str, data: Any = None, *others: Any, **more: Any) -> None:
-        if msg_type == "comm_open":
-            self.opened, self.state = dict(data["state"]), dict(data["state"])
-        elif msg_type == "comm_msg" and data.get("method") == "update":
+    def send(self, data: dict[str, Any], **_: Any) -> None:
+        if data.get("method") == "update":
             self.state |= {key: value for key, value in data["state"].items() if key.startswith("_widget")}
+
+    def on_msg(self, receiver: Any) -> None:
+        """Nothing is sent back."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> list[Browser]:
         made.append(Browser(**options))
         return made[-1]
 
-    monkeypatch.setattr(comm, "create_comm", create)
+    monkeypatch.setattr("ipywidgets.comm.create_comm", create)
     return made
 
 
