@@ -336,10 +336,10 @@ def test_tasks_routers_and_pairs_of_the_embedded_models(monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_scorers_of_a_model_are_those_that_work() -> None:
     exploration = Exploration(Lab("cola"))
-    assert "router" not in exploration.scorers("cola", "frozen")
+    assert "router" not in exploration.scorers("wnli", "frozen")
     assert exploration.scorers("cola", "adaptive")[:2] == ("router", "twin")
     assert ("cola", "adaptive") in exploration.models()
-    for name in exploration.scorers("cola", "frozen"):
+    for name in exploration.scorers("wnli", "frozen"):
         choice = Choice("The cat sat.", "cola", scorer=name)
         scored = exploration.score(choice)
         assert exploration.plan(choice, scored).macs.share <= 0.6 + 1e-6
