@@ -398,7 +398,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", help="the name of one notebook, or explorer, or panels")
+    names = ["explorer", "panels", *sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))]
+    parser.add_argument("--only", choices=names, help="one of them alone")
     options = parser.parse_args(arguments)
     browser_path = find_browser()
     try:
