@@ -35,10 +35,10 @@ def table() -> str:
     results = Results.load()
     rows = results.rows[results.rows["task"].isin(GLUE_AVERAGE)]
     gains = {
-        (regime.regime, regime.keep, *pair): f"{regime.value:.2f} ({regime.low:.2f} to {regime.high:.2f})"
+        (each.regime, each.keep, *pair): f"{each.value:.2f} ({each.low:.2f} to {each.high:.2f})"
         for pair in GAINS
-        for regime in gain_verdicts(results, pair[1], pair[0]).entries
-        if regime.tasks
+        for each in gain_verdicts(results, pair[1], pair[0]).entries
+        if each.tasks
     }
     lines = [HEADINGS, ("---",) * len(HEADINGS)]
     for (regime, keep), group in rows[rows["keep"] < 1].groupby(["regime", "keep"], sort=False):
@@ -48,12 +48,12 @@ def table() -> str:
             continue
         tasks = there["router"].index.intersection(there["twin"].index)
         means = [
-            f"{each[tasks].mean():.2f}" if each is not None and set(tasks) <= set(each.index) else "-"
-            for each in map(there.get, METHODS)
+            f"{own[tasks].mean():.2f}" if own is not None and set(tasks) <= set(own.index) else "-"
+            for own in map(there.get, METHODS)
         ]
         names = "all eight" if len(tasks) == len(GLUE_AVERAGE) else ", ".join(tasks)
-        own = [gains.get((regime, keep, *pair), "-") for pair in GAINS]
-        lines.append((regime, f"{keep:g}", names, *means, *own))
+        gained = [gains.get((regime, keep, *pair), "-") for pair in GAINS]
+        lines.append((regime, f"{keep:g}", names, *means, *gained))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
