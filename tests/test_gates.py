@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -108,26 +109,14 @@ def test_captures_are_what_the_layers_see() -> None:
 
 def in_threads(*jobs: Callable[[], None]) -> None:
     """Run jobs at once, switching between them as often as Python can; raise what they raise."""
-    errors: list[BaseException] = []
-
-    def guarded(job: Callable[[], None]) -> None:
-        try:
-            job()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            for done in [pool.submit(job) for job in jobs]:
+                done.result()
     finally:
         sys.setswitchinterval(interval)
-    if errors:
-        raise errors[0]
 
 
 def test_two_threads_share_one_model() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from figures import Figure
@@ -31,30 +32,24 @@ def one_model(lab: Lab, rounds: int = 25) -> Figure:
         return torch.cat([cut, masked, run.sensitivity.flat()[0], run.mask.heads.flatten().float()])
 
     alone = [answer(number) for number in range(len(JOBS))]
-    worst, errors = [0.0] * len(JOBS), list[str]()
     barrier = threading.Barrier(len(JOBS))
 
-    def repeat(number: int) -> None:
+    def repeat(number: int) -> float:
         barrier.wait()
-        try:
-            for _ in range(rounds):
-                worst[number] = max(worst[number], float((answer(number) - alone[number]).abs().max()))
-        except Exception as error:
-            errors.append(f"{type(error).__name__}: {error}")
+        return max(float((answer(number) - alone[number]).abs().max()) for _ in range(rounds))
 
-    threads = [threading.Thread(target=repeat, args=(number,)) for number in range(len(JOBS))]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(len(JOBS)) as pool:
+            runs = [pool.submit(repeat, number) for number in range(len(JOBS))]
     finally:
         sys.setswitchinterval(interval)
+    errors = [f"{type(error).__name__}: {error}" for run in runs if (error := run.exception())]
+    worst = max((run.result() for run in runs if not run.exception()), default=0.0)
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lab.model.modules())
-    found = f"{rounds * len(JOBS)} runs, worst difference {max(worst):.1e}"
+    found = f"{rounds * len(JOBS)} runs, worst difference {worst:.1e}"
     found += f", {len(errors)} errors, {hooks} hooks left"
     found += f"; {errors[0]}" if errors else ""
-    good = max(worst) <= BAR and not errors and not hooks
+    good = worst <= BAR and not errors and not hooks
     return Figure("four threads, one model", found, f"{BAR:.0e}", good)
