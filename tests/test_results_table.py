@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, matthews_corrcoef
 from dsgp_lab import LabError, cli
 from dsgp_lab.evaluate.cell import Cell, CellResult
 from dsgp_lab.evaluate.paired import BATCH, mcnemar, paired_difference, percentile_interval, resampled_metric
+from dsgp_lab.evaluate.results_report import readme
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE, RECORD_KEYS, average, current_cells, table_of
 from dsgp_lab.evaluate.results_table import AVERAGES, README, ROWS, Results, write_results
 from dsgp_lab.evaluate.sweep import sweep
@@ -271,6 +272,37 @@ def test_seeds_are_averaged_within_a_task_first() -> None:
     means = average(rows, draws).set_index("method").loc["mismatched"]
     assert means["loss"] == pytest.approx(expected, abs=1e-3)
     assert means["tasks"] == 2
+
+
+def test_the_gain_over_the_twin_pairs_the_seeds_that_both_have() -> None:
+    """A twin of another seed that the router lacks counts in the twin's mean, and not in the difference."""
+    grid_rows = grid(("sst2", "rte"))
+    alone = average(*table_of(grid_rows, resamples=50)).set_index("method").loc["router"]
+    more = [made_cell("sst2", "twin", 0.5, flip=0.9, seed=seed) for seed in (1, 2)]
+    rows, draws = table_of([*grid_rows, *more], resamples=50)
+    means = average(rows, draws).set_index("method")
+    for name in ("gain_twin", "gain_twin_low", "gain_twin_high"):
+        assert means.loc["router", name] == alone[name]
+    assert means.loc["twin", "loss"] > means.loc["router", "loss"] + alone["gain_twin"] + 5
+    both = [*grid_rows, *more, *[made_cell("sst2", "router", 0.5, flip=0.2, seed=seed) for seed in (1, 2)]]
+    rows, draws = table_of(both, resamples=50)
+    losses = rows[rows["method"].isin(["twin", "router"])].groupby(["method", "task"])["loss"].mean()
+    expected = losses["twin"].mean() - losses["router"].mean()
+    gain = average(rows, draws).set_index("method").loc["router", "gain_twin"]
+    assert gain == pytest.approx(expected, abs=1e-2)
+    other = [made_cell("sst2", "router", 0.5, flip=0.2, seed=3)]
+    without = [cell for cell in grid_rows if (cell.cell.task, cell.cell.method) != ("sst2", "router")]
+    means = average(*table_of([*without, *other], resamples=50)).set_index("method")
+    assert np.isnan(means.loc["router", "gain_twin"])  # no seed in common
+
+
+def test_the_readme_names_a_folder_for_checkpoints_of_other_seeds() -> None:
+    more = [made_cell("sst2", "twin", 0.5, seed=2), made_cell("sst2", "random", 0.5, seed=1)]
+    text = readme(*_both([*grid(("sst2", "rte")), *more]), ("a machine",))
+    project, second = re.findall(r"dsgp-lab sweep .*", text)
+    assert "--seeds 0,1 --split" in project
+    expected = "dsgp-lab sweep --tasks sst2 --regimes frozen --methods twin --keeps 0.5 --seeds 2"
+    assert second == f"{expected} --root runs/seed2 --split validation --out runs/sweep"
 
 
 def test_an_average_of_fewer_tasks_is_not_printed() -> None:

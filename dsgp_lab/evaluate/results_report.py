@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, OTHER_TASK, ROUTER_METHOD, TWIN
+from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, OTHER_TASK, ROUTED, ROUTER_METHOD, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
 from dsgp_lab.regimes import REGIMES
@@ -102,7 +102,7 @@ def readme(rows: pd.DataFrame, averages: pd.DataFrame, machines: Sequence[str]) 
 `results.parquet` has one row for each task, regime, method, budget and seed; `averages.parquet` has the means
 over tasks. Values, losses and gains are in points of 100. Made by
 
-    {_command(rows)}
+    {_commands(rows)}
     dsgp-lab results --from runs/sweep --write
 
 on {" and ".join(machines)}. `dsgp-lab results` prints these tables, with `--json` the rows.
@@ -213,8 +213,14 @@ def _points(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
 
 
-def _command(rows: pd.DataFrame) -> str:
-    """The sweep that made the rows, its checkpoints being the project's own."""
+def _commands(rows: pd.DataFrame) -> str:
+    """The sweeps that made the rows: of the project's own checkpoints, then of those of other seeds."""
+    seeds = rows["seed"].where(rows["method"].isin(ROUTED), 0)
+    return "\n    ".join(_command(mine, int(seed)) for seed, mine in rows.groupby(seeds))
+
+
+def _command(rows: pd.DataFrame, training: int) -> str:
+    """One sweep; checkpoints that were trained with another seed than 0 lie in a folder of their own."""
     pruned = rows[rows["method"] != DENSE]
     options: dict[str, list[Any]] = {
         "tasks": list(dict.fromkeys(rows["task"].replace({"mnli-mm": "mnli"}))),
@@ -222,6 +228,7 @@ def _command(rows: pd.DataFrame) -> str:
         "methods": [name for name in METHODS if name in set(rows["method"])],
         "keeps": [f"{keep:g}" for keep in sorted(set(pruned["keep"]))],
         "seeds": sorted(set(pruned["seed"])),
+        "root": [f"runs/seed{training}"] if training else [],
     }
     for name in ("limit", "split"):
         if rows[name].nunique(dropna=False) == 1 and rows[name].notna().all():

@@ -134,26 +134,31 @@ def average(rows: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
     rows and draws [rows, resamples] as `table_of` gives them. Seeds are averaged within a task first. `tasks`
     counts the tasks that are there: averages over different tasks do not compare. The interval resamples the
     examples of each task independently; it knows nothing of the choice of tasks. `gain_twin` is the mean loss
-    of the twin minus that of the method, where both have the same tasks.
+    of the twin minus that of the method, where both have the same tasks, over the seeds that both have.
     """
     import pandas as pd
 
     first = {task: TASKS[task].dev_splits[0] for task in GLUE_AVERAGE}
     chosen = rows[rows["split"] == rows["task"].map(first)]
     made: dict[tuple[Any, ...], dict[str, Any]] = {}
-    drawn: dict[tuple[Any, ...], tuple[set[str], np.ndarray]] = {}
+    places: dict[tuple[Any, ...], dict[str, dict[int, int]]] = {}  # of the rows, by task and seed
     for key, group in chosen.groupby(["regime", "method", "keep"], sort=False):
         by_task = group.groupby("task", sort=False)
-        losses = np.mean([draws[list(places)].mean(0) for places in by_task.groups.values()], axis=0)
+        places[key] = {task: dict(zip(mine["seed"], mine.index, strict=True)) for task, mine in by_task}
+        losses = _mean_draws([draws[list(by_seed.values())] for by_seed in places[key].values()])
         low, high = percentile_interval(losses)
         means = by_task[["macs", "value", "loss"]].mean().mean()
         made[key] = {"tasks": len(by_task), **means, "ci_low": low, "ci_high": high} | _no_gain(TWIN)
-        drawn[key] = set(by_task.groups), losses
+    losses = rows["loss"].to_numpy()
     for (regime, method, keep), row in made.items():
-        twin = (regime, TWIN, keep)
-        (tasks, losses), rival = drawn[regime, method, keep], drawn.get(twin)
-        if rival is not None and method != TWIN and rival[0] == tasks:
-            row |= _gain(TWIN, made[twin]["loss"] - row["loss"], rival[1] - losses)
+        mine, rival = places[regime, method, keep], places.get((regime, TWIN, keep))
+        if method == TWIN or rival is None or set(mine) != set(rival):
+            continue
+        pairs = [[(rival[task][s], mine[task][s]) for s in mine[task] if s in rival[task]] for task in mine]
+        if all(pairs):
+            value = np.mean([np.mean([losses[twin] - losses[own] for twin, own in of]) for of in pairs])
+            drawn = _mean_draws([np.stack([draws[twin] - draws[own] for twin, own in of]) for of in pairs])
+            row |= _gain(TWIN, float(value), drawn)
     lines = [dict(zip(AVERAGE_COLUMNS, key, strict=False)) | row for key, row in made.items()]
     table = pd.DataFrame(lines, columns=list(AVERAGE_COLUMNS))
     numbers = dict.fromkeys(AVERAGE_COLUMNS[3:], "float64") | {"keep": "float64", "tasks": "int64"}
@@ -230,6 +235,12 @@ def _check_pairs(result: CellResult, dense: CellResult) -> None:
             allowed="cells of one dense checkpoint",
             hint="run the sweep again, and remove cells of the old checkpoint, or use a new folder",
         )
+
+
+def _mean_draws(tasks: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over tasks of their means over seeds [resamples]; each task is [seeds, resamples]."""
+    mean: np.ndarray = np.mean([task.mean(0) for task in tasks], axis=0)
+    return mean
 
 
 def _gain(rival: str, value: float, draws: np.ndarray) -> dict[str, float]:
