@@ -8,9 +8,8 @@ Limits: logits differ from float32's; no copies for masks that come again; CPU o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -18,9 +17,12 @@ from torch import Tensor
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.execution import Execution
 from dsgp_lab.mask import Mask
-from dsgp_lab.packed import Norm, PackedLayer, PackedPart, PartSelection
+from dsgp_lab.packed import Norm, PackedLayer, PackedPart, PartSelection, Views
 from dsgp_lab.runs import Kept, Run, runs
 from dsgp_lab.subnetwork import SubNetwork, SubNetworkOutput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Int8Views(NamedTuple):
@@ -60,8 +62,7 @@ class Int8Part:
 
     def select(self, kept: Kept) -> PartSelection:
         """The runs of the kept units."""
-        pieces: Any = tuple([self.run(run) for run in runs(kept)])
-        return PartSelection(pieces)
+        return PartSelection(cast(tuple[Views, ...], tuple([self.run(run) for run in runs(kept)])))
 
     def run(self, run: Run) -> Int8Views:
         """The weights of one run of units."""
@@ -90,13 +91,9 @@ class Int8Network(SubNetwork):
     >>> sub.run(inputs, Planner(router, 0.6))        # doctest: +SKIP
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel | Anatomy) -> None:
         super().__init__(Anatomy.of(model))
-        layers: Any = [
-            PackedLayer(Int8Part.of(each.attention), Int8Part.of(each.ffn), each.activation)  # type: ignore[arg-type]
-            for each in self.packed
-        ]
-        self.packed = tuple(layers)
+        self.packed = tuple([_in_int8(each) for each in self.packed])
         self._whole = self.select(Mask.full(self.anatomy))
 
     def __call__(self, inputs: Inputs, mask: Mask, execution: Execution = "auto") -> SubNetworkOutput:
@@ -106,7 +103,7 @@ class Int8Network(SubNetwork):
         )
 
     def _project(self, rows: Tensor, kept: PartSelection) -> Tensor:
-        pieces: Sequence[Any] = kept.pieces
+        pieces = cast(tuple[Int8Views, ...], kept.pieces)
         whole, scale = quantised(rows, dim=1)
         found = []
         for piece in pieces:
@@ -115,13 +112,19 @@ class Int8Network(SubNetwork):
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def _add(self, total: Tensor, values: Tensor, kept: PartSelection) -> None:
-        pieces: Sequence[Any] = kept.pieces
+        pieces = cast(tuple[Int8Views, ...], kept.pieces)
         whole, scale = quantised(values, dim=1)
         for piece, part in zip(pieces, whole.split_with_sizes(kept.rows, 1), strict=True):
             total.addcmul_(torch._int_mm(part, piece.out_weight) * scale, piece.out_scale)
 
     def _feed(self, packed: PackedLayer, rows: Tensor, total: Tensor, kept: PartSelection) -> None:
         self._add(total, packed.activation(self._project(rows, kept)), kept)
+
+
+def _in_int8(layer: PackedLayer) -> PackedLayer:
+    """The layer with its weights quantised; the base class asks a part only for what `Int8Part` has too."""
+    attention, ffn = (cast(PackedPart, Int8Part.of(part)) for part in (layer.attention, layer.ffn))
+    return PackedLayer(attention, ffn, layer.activation)
 
 
 def quantised(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
