@@ -113,6 +113,10 @@ def test_a_router_goes_on_from_a_static_twin(glue, quick, tmp_path):
     places = (data_folder() / "checkpoints" / "sst2", folder, tmp_path / "router" / "checkpoint")
     dense, first, second = (load_checkpoint(place).model.get_parameter(name) for place in places)
     assert (first - dense).abs().max() > 10 * (second - first).abs().max()
+    alone = RouterConfig("sst2", start_from=str(folder), **SMALL)  # on the twin's weights as they are
+    card = train_router(alone, tmp_path / "alone", dense=folder)
+    assert card["begun_by"] == [config.command] * 2
+    assert card["held_out"] == 6
 
 
 @pytest.mark.slow

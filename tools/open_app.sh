@@ -20,4 +20,5 @@ if [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ] && [ "$(uname)" != Darwin ]; then
   options+=(--no-browser)
   echo "No display here: open the address with the token, printed below, in a browser on this machine."
 fi
+export DSGP_APP_FOLDER=$PWD
 exec "$python" -W ignore::DeprecationWarning -m voila tools/app.ipynb "${options[@]}" "$@"

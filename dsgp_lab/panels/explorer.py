@@ -197,7 +197,7 @@ class Explorer:
             self.face.fail(error)
         else:
             names = f"{path.name} and {path.with_suffix('.json').name}"
-            self.face.status(f"Saved {names} beside the notebook.")
+            self.face.status(f"Saved {names} in {Path.cwd()}.")
 
     # ---- from a change to a result
 

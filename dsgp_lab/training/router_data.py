@@ -75,15 +75,23 @@ def task_source(
 
 def held_out_part(task: str) -> Examples:
     """The training examples that neither the task's dense checkpoint nor any router was trained on."""
-    card = json.loads((data_folder() / "checkpoints" / task / CARD).read_text("utf-8"))
-    return _training_parts(task, card)[1]
+    return _training_parts(task, _dense_card(task))[1]
+
+
+def _dense_card(task: str) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((data_folder() / "checkpoints" / task / CARD).read_text("utf-8"))
+    return card
 
 
 def _training_parts(task: str, card: dict[str, Any] | None) -> tuple[Examples, Examples]:
-    """The training split without what a checkpoint held out, and that part; by default without a card."""
+    """The training split without what a checkpoint held out, and that part; by default without a card.
+
+    A router's checkpoint was trained on what the task's dense one was trained on.
+    """
     held_out, seed = HELD_OUT[task], 0
     if card is not None:
-        held_out, seed = card["settings"]["held_out"], card["settings"]["seed"]
+        settings = card["settings"] if "held_out" in card["settings"] else _dense_card(task)["settings"]
+        held_out, seed = settings["held_out"], settings["seed"]
     return hold_out(load_examples(task, "train"), held_out, seed)
 
 
