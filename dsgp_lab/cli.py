@@ -11,6 +11,7 @@ import typer
 from dsgp_lab.cli_language import language_app
 from dsgp_lab.cli_options import AsJson, Model, Task, Threads
 from dsgp_lab.errors import LabError
+from dsgp_lab.whole_files import check_place
 
 app = typer.Typer(
     help="Dynamic structured pruning, per input, measured for real.",
@@ -73,6 +74,8 @@ def calibrate(
     from dsgp_lab.evaluate.latency import threads as using
     from dsgp_lab.lab import Lab
 
+    if out is not None:
+        check_place(out)
     lab = Lab.from_pretrained(model) if model else Lab(task)
     with using(threads):
         table = measure(lab.subnetwork, seconds=seconds, say=partial(typer.echo, err=True))
@@ -107,11 +110,13 @@ def bench(
     from functools import partial
 
     from dsgp_lab.evaluate.bench_rivals import ROUNDS
-    from dsgp_lab.evaluate.benchmark import run_bench, run_rivals
+    from dsgp_lab.evaluate.benchmark import check_ending, run_bench, run_rivals
     from dsgp_lab.evaluate.sweep_plan import listed, numbers
     from dsgp_lab.lab import Lab
 
     sizes, budgets = numbers(batches, int, "batches"), numbers(keeps, float, "keeps")
+    if out is not None:
+        check_place(check_ending(out))
     say = partial(typer.echo, err=True)
     if rivals == "none":
         done = run_bench(Lab(task), sizes, budgets, long, rounds, threads, memory, say)

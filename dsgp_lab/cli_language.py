@@ -9,6 +9,7 @@ import typer
 
 from dsgp_lab.cli_options import AsJson, Device, Dtype, Model, Threads
 from dsgp_lab.errors import LabError
+from dsgp_lab.whole_files import check_place
 
 language_app = typer.Typer(rich_markup_mode=None)
 """Its commands are `dsgp-lab`'s own: `cli` adds them without a name between."""
@@ -84,6 +85,12 @@ def language(
     from dsgp_lab.language_policy import Policy
 
     names, budgets = listed(scorers), numbers(keeps, float, "keeps")
+    if out is not None and speed:
+        raise LabError(
+            got="--out with --speed", allowed="one of them", hint="write --json > FILE to keep the times"
+        )
+    if out is not None:
+        check_place(out)
     with limited(threads):
         lab = _language_lab(model, device, dtype)
         table: Any
@@ -125,6 +132,8 @@ def train_prompt_router(
             allowed="both",
             hint="the project's own folder is for the embedded model",
         )
+    if out is not None:
+        check_place(out / "card.json")
     with limited(threads):
         fit, card = train(
             _language_lab(model, device, dtype),

@@ -111,7 +111,7 @@ def _group(extra: str, requirements: list[Requirement]) -> Check:
         of = f".[{extra}]" if extra else "."
         hint = f"pip install -e '{of}' -c constraints.txt" + (f" (only for {EXTRAS[extra]})" if extra else "")
         return Check(name, "warn" if extra else "missing", "; ".join(problems), hint)
-    shown = ", ".join(f"{key} {versions[key]}" for key in NAMED if key in versions)
+    shown = ", ".join(f"{key} {versions[key]}" for key in versions if key in NAMED or len(versions) == 1)
     return Check(name, "ok", f"{len(versions)} within bounds: {shown}")
 
 

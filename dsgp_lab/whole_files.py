@@ -61,6 +61,22 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text, "utf-8")
 
 
+def check_place(path: Path) -> Path:
+    """Return `path` if a file can be written there; before a long computation rather than after it.
+
+    Raises:
+        LabError: the system refuses, or a folder is there.
+    """
+    make_folder(path.parent)
+    if path.is_dir():
+        raise LabError(got=f"{path}, a folder", allowed="a file", hint=f"write {path / 'results.json'}")
+    scratch = path.with_name(f".{path.name}.tmp")
+    with refusals(path):
+        scratch.touch()
+        scratch.unlink()
+    return path
+
+
 def make_folder(folder: Path) -> Path:
     """Make a folder and those above it, where they are missing; LabError where the system refuses."""
     with refusals(folder):

@@ -21,7 +21,7 @@ from dsgp_lab.evaluate.results_table import Results
 from dsgp_lab.router import Router, RouterShape
 from dsgp_lab.training.snapshot import load_snapshot, save_snapshot
 from dsgp_lab.views import prediction_bars
-from dsgp_lab.whole_files import make_folder, whole_file, write_text
+from dsgp_lab.whole_files import check_place, make_folder, whole_file, write_text
 
 FULL = OSError(28, "No space left on device")
 
@@ -55,6 +55,52 @@ def test_after_an_error_the_old_file_stays(tmp_path: Path, error: Exception) -> 
         assert f"{path}, which cannot be written ({reason})" in str(caught.value)
     assert path.read_text("utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "a.json"
+    assert check_place(path) == path
+    assert list(path.parent.iterdir()) == []
+    path.write_text("old", "utf-8")
+    check_place(path)
+    assert path.read_text("utf-8") == "old"
+    with pytest.raises(LabError, match=r"new, a folder\. Allowed: a file"):
+        check_place(path.parent)
+    with pytest.raises(LabError, match="which cannot be written"):
+        check_place(path / "b.json")  # below a file
+    refused = PermissionError(13, "Permission denied")
+    monkeypatch.setattr(Path, "touch", lambda self: (_ for _ in ()).throw(refused))
+    with pytest.raises(LabError, match=r"a\.json, which cannot be written \(Permission denied\)"):
+        check_place(path)
+
+
+COMMANDS = ("bench", "calibrate", "language", "prompt-router")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_refuses_a_place_before_it_measures(command: str, tmp_path: Path) -> None:
+    """Minutes of measuring are not lost to a name that cannot be written."""
+    from typer.testing import CliRunner
+
+    from dsgp_lab.cli import app
+
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(LabError, match="which cannot be written"):
+        CliRunner().invoke(app, [command, "--out", str(file / "a.json")], catch_exceptions=False)
+
+
+def test_commands_refuse_places_that_make_no_sense(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from dsgp_lab.cli import app
+
+    with pytest.raises(LabError, match=r"ending in '\.doc'"):
+        CliRunner().invoke(app, ["bench", "--out", str(tmp_path / "a.doc")], catch_exceptions=False)
+    with pytest.raises(LabError, match="--out with --speed"):
+        CliRunner().invoke(
+            app, ["language", "--speed", "--out", str(tmp_path / "a.json")], catch_exceptions=False
+        )
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

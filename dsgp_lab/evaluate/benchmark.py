@@ -26,6 +26,9 @@ from dsgp_lab.plan import check_keep
 from dsgp_lab.report import Report, ReportedInParts
 from dsgp_lab.whole_files import whole_file, write_text
 
+ENDINGS = (".parquet", ".json", ".md", ".html", ".txt")
+"""Of files that a benchmark can be saved as."""
+
 KEEPS = (0.6, 0.35)
 WARMUP = 60
 """Runs of each variant before the clock counts, on other inputs: then masks that repeat have come before."""
@@ -121,12 +124,19 @@ class Benchmark(ReportedInParts):
             case ".txt":
                 write_text(path, f"{self}\n")
             case _:
-                raise LabError(
-                    got=f"a file ending in {path.suffix!r}",
-                    allowed=".parquet, .json, .md, .html, .txt",
-                    hint=f"write {path.stem}.parquet",
-                )
+                check_ending(path)
         return path
+
+
+def check_ending(path: Path) -> Path:
+    """Return a path that `Benchmark.save` can write to, by its ending; else LabError."""
+    if path.suffix not in ENDINGS:
+        raise LabError(
+            got=f"a file ending in {path.suffix!r}",
+            allowed=", ".join(ENDINGS),
+            hint=f"write {path.stem}.parquet",
+        )
+    return path
 
 
 def describe_machine(lab: Lab, num_threads: int) -> dict[str, str]:

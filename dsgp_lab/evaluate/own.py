@@ -35,6 +35,7 @@ from dsgp_lab.plan import check_keep
 from dsgp_lab.regimes import Regime, Trained, load_trained
 from dsgp_lab.report import Report, Reported
 from dsgp_lab.tasks import Examples, metrics
+from dsgp_lab.whole_files import check_place, whole_file
 
 MAX_TOKENS = 128
 """Tokens that `predict` reads of an example, as in training."""
@@ -135,18 +136,15 @@ class Evaluation(Reported):
         """
         task = self.examples.task
         columns = (self.examples.labels, self.dense, self.pruned)
-        try:
-            with Path(path).open("w", encoding="utf-8", newline="") as file:
-                # every text in quotes: before Python 3.13 a lone carriage return would stay outside of them
-                writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-                writer.writerow([*task.columns, "label", "dense", "pruned", "macs"])
-                for text, values, share in zip(
-                    self.examples.texts, zip(*columns, strict=True), self.shares, strict=True
-                ):
-                    shown = values if task.is_regression else [task.labels[int(value)] for value in values]
-                    writer.writerow([*text, *shown, share])
-        except OSError as error:
-            raise _unwritable(path, f"which cannot be written ({error.strerror})") from None
+        with whole_file(Path(path)) as scratch, scratch.open("w", encoding="utf-8", newline="") as file:
+            # every text in quotes: before Python 3.13 a lone carriage return would stay outside of them
+            writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+            writer.writerow([*task.columns, "label", "dense", "pruned", "macs"])
+            for text, values, share in zip(
+                self.examples.texts, zip(*columns, strict=True), self.shares, strict=True
+            ):
+                shown = values if task.is_regression else [task.labels[int(value)] for value in values]
+                writer.writerow([*text, *shown, share])
 
 
 def evaluate_file(
@@ -273,6 +271,7 @@ def _check_target(target: Path, source: Path) -> None:
         raise _unwritable(target, "a folder" if target.is_dir() else f"and no folder {target.parent}")
     if target.exists() and source.exists() and target.samefile(source):
         raise _unwritable(target, "the file with the data")
+    check_place(target)
 
 
 def _unwritable(path: Path | str, what: str) -> LabError:
