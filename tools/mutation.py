@@ -33,7 +33,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / "build" / "mutation.json"
-SECONDS = 90
+SECONDS = 40
 """Processor time after which a mutant counts as noticed: it loops for ever."""
 
 TESTS = {
