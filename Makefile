@@ -10,7 +10,7 @@ QUICK := mask plan cost gates subnetwork copies together pruner statistics tasks
 FIRST := notebooks/00_start_here.ipynb
 
 .PHONY: help lab lab-llm app test quick docs demo bench results notebooks browser-test clean
-.PHONY: soak coverage mutation checksums
+.PHONY: soak coverage mutation checksums seeds
 
 # The stamp names the folder: an environment that was moved or copied is made anew.
 ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
@@ -58,6 +58,11 @@ results: $(READY) ## recompute data/results from the checkpoints (hours; needs G
 	$(VENV)/bin/dsgp-lab sweep --out runs/results --workers 2
 	$(VENV)/bin/dsgp-lab results --from runs/results --write
 	@$(MAKE) --no-print-directory checksums
+
+seeds: $(READY) ## train small tasks' static twins under two more seeds and sweep them (hours; needs GLUE)
+	$(PY) tools/train_seeds.py --tasks cola,mrpc,rte --runs adaptive_twin --seeds 1,2
+	for seed in 1 2; do $(VENV)/bin/dsgp-lab sweep --root runs/seed$$seed --seeds $$seed --tasks cola,mrpc,rte \
+		--regimes adaptive --methods twin,cascade --out runs/results --workers 2 || exit 1; done
 
 notebooks: $(READY) ## run all notebooks and store their outputs
 	$(PY) tools/run_notebooks.py

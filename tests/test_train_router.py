@@ -6,6 +6,7 @@ import gzip
 import json
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -257,3 +258,30 @@ def test_errors_of_the_command(glue, capsys, tmp_path):
         trained_folder("sst2", "both")
     with pytest.raises(LabError, match="make one with dsgp-lab train-router wnli"):
         load_trained("wnli", "joint")
+
+
+def test_a_shipped_checkpoint_is_trained_again_under_another_seed(tmp_path, monkeypatch):
+    """`tools/train_seeds.py`: the card's own command with another seed, and nothing done twice."""
+    monkeypatch.syspath_prepend(str(data_folder().parent / "tools"))
+    import train_seeds
+
+    calls = []
+
+    def train(arguments):
+        calls.append(arguments)
+        out = Path(arguments[arguments.index("--out") + 1]) / "checkpoint"
+        out.mkdir(parents=True)
+        (out / "card.json").write_text("{}", "utf-8")
+        return 0
+
+    monkeypatch.setattr(train_seeds, "train_router", train)
+    given = ["--tasks", "rte", "--runs", "adaptive_twin", "--seeds", "1,2", "--root", str(tmp_path)]
+    assert train_seeds.main(given) == 0
+    card = json.loads((trained_folder("rte", "adaptive", twin=True) / "card.json").read_text("utf-8"))
+    shown = [" ".join(["dsgp-lab", "train-router", *call[:-2]]) for call in calls]
+    assert shown == [card["command"].replace("--seed 0", f"--seed {seed}") for seed in (1, 2)]
+    assert trained_folder("rte", "adaptive", twin=True, root=tmp_path / "seed2").is_dir()
+    assert train_seeds.main(given) == 0
+    assert len(calls) == 2
+    monkeypatch.setattr(train_seeds, "train_router", lambda arguments: 2)
+    assert train_seeds.main([*given[:-3], "3", *given[-2:]]) == 2
