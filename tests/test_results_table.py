@@ -350,6 +350,10 @@ def test_what_is_known_is_compared_on_common_tasks() -> None:
     assert report.notes == ("Tasks: rte.",)
     rte = table.rows[table.rows["task"] == "rte"].set_index("method")["loss"]
     assert [row[1] for row in report.rows] == [f"{rte[row[0]]:.2f}" for row in report.rows]
+    more = [made_cell("sst2", "oracle_signed", 0.25, flip=0.05), made_cell("rte", "router", 0.25, flip=0.2)]
+    wider = Results(*_both([*grid(("sst2", "rte", "wnli")), *oracle, *more]), ("a machine",))
+    assert wider.knowledge_report("frozen").header == ("", "at 0.5")  # at 0.25 no task has all methods
+    assert wider.knowledge_report("shared").rows == ()
 
 
 def _both(cells: list[CellResult]) -> tuple:

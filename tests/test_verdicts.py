@@ -75,6 +75,16 @@ def test_the_claim_is_judged_at_the_largest_budget_that_is_small_enough(table: R
     assert [each.regime for each in claim_verdicts(table).entries] == list(REGIMES)
 
 
+def test_a_budget_measured_on_fewer_tasks_is_not_compared(table: Results) -> None:
+    """It may be the easier tasks that it was measured on."""
+    averages = table.averages.copy()
+    averages.loc[averages["keep"] == 0.3, "tasks"] = 2
+    fewer = Results(table.rows, averages, ())
+    assert claim_verdicts(fewer).answers("frozen") == {}
+    assert claim_verdicts(fewer, fewer=0.2).entries[0].keep == 0.8
+    assert {each.keep for each in savings(fewer, limit=1000).found.values() if each} == {0.8}
+
+
 def test_regimes_without_results_say_so(table: Results) -> None:
     for found in (loss_verdicts(table), gain_verdicts(table), gain_verdicts(table, "mismatched")):
         assert [each.regime for each in found.entries] == ["frozen", "frozen", *REGIMES[1:]]

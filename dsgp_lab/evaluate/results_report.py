@@ -57,23 +57,24 @@ def average_report(averages: pd.DataFrame) -> Report:
 
 
 def knowledge_report(rows: pd.DataFrame, regime: str) -> Report:
-    """What knowing more is worth: a regime's methods from static scores to oracles, on the tasks of all.
+    """A regime's methods by what they know, from static scores to oracles, on the tasks of all of them.
 
-    Mean losses in points over the tasks of GLUE's average that every method has, seeds averaged within a
-    task; no intervals.
+    Mean losses in points over the tasks of GLUE's average that every method has at every budget shown, seeds
+    averaged within a task; no intervals. Budgets at which no task has all methods are left out.
     """
     mine = rows[(rows["regime"] == regime) & rows["method"].isin(KNOWLEDGE)]
     mine = mine[mine["task"].isin(GLUE_AVERAGE)]
     methods = [name for name in KNOWLEDGE if name in set(mine["method"])]
-    tasks = [task for task, group in mine.groupby("task", sort=False) if set(methods) <= set(group["method"])]
+    there: dict[float, list[str]] = {}
+    for (keep, task), group in mine.groupby(["keep", "task"], sort=False):
+        if set(methods) <= set(group["method"]):
+            there.setdefault(keep, []).append(task)
+    keeps = sorted(there)
+    tasks = [task for task in GLUE_AVERAGE if keeps and all(task in there[keep] for keep in keeps)]
     means = mine[mine["task"].isin(tasks)].groupby(["keep", "method", "task"])["loss"].mean()
     table = means.groupby(["keep", "method"]).mean()
-    keeps = sorted({keep for keep, _ in table.index})
-    lines = tuple(
-        (name, *(_points(table[keep, name]) if (keep, name) in table.index else MISSING for keep in keeps))
-        for name in methods
-    )
-    title = f"Regime {regime}: points lost, the more is known the lower"
+    lines = tuple((name, *(_points(table[keep, name]) for keep in keeps)) for name in methods if tasks)
+    title = f"Regime {regime}: points lost, by what the method knows"
     return Report(title, lines, ("", *(f"at {keep:g}" for keep in keeps)), (f"Tasks: {', '.join(tasks)}.",))
 
 

@@ -131,11 +131,12 @@ def loss_verdicts(results: Results, limit: float = 1.0, method: str = ROUTER_MET
 def claim_verdicts(results: Results, fewer: float = 0.4, limit: float = 1.0) -> Verdicts:
     """Does the router lose less than `limit` points with that share `fewer` of the MACs, its own included?
 
-    Each regime is judged at its largest budget of at most 1 - fewer: chosen by size, not by outcome.
+    Each regime is judged at its largest budget of at most 1 - fewer, of those measured on as many tasks as
+    any: chosen by size, not by outcome.
     """
     entries = []
     for regime in REGIMES:
-        mine = [each for each in loss_verdicts(results, limit).entries if each.regime == regime]
+        mine = _on_most_tasks([e for e in loss_verdicts(results, limit).entries if e.regime == regime])
         small = [each for each in mine if each.keep <= 1 - fewer + 1e-9]
         entries.append(small[-1] if small else Verdict(regime, math.nan, "no results"))
     question = f"{fewer:.0%} fewer MACs and less than {limit:g} point{'s'[: limit != 1]} lost?"
@@ -207,21 +208,20 @@ class Savings(Reported):
 def savings(results: Results, limit: float = 1.0, methods: Sequence[str] = SAVING) -> Savings:
     """How few MACs are enough: for each regime and method, by the upper end of the mean loss's interval.
 
-    Methods that a regime has no results for are left out.
+    Of each method, budgets measured on fewer tasks than others are left out, and so are methods that a regime
+    has no results for.
 
     Raises:
         LabError: an unknown method.
     """
+    verdicts = {method: loss_verdicts(results, limit, method).entries for method in methods}
     found: dict[tuple[str, str], Verdict | None] = {}
-    for method in methods:
-        for each in loss_verdicts(results, limit, method).entries:
-            place = (each.regime, method)
-            if each.tasks:
-                found.setdefault(place, None)
-            if each.answer == "yes" and found[place] is None:  # budgets come in rising order
-                found[place] = each
-    ordered = {place: found[place] for regime in REGIMES for place in found if place[0] == regime}
-    return Savings(limit, ordered)
+    for regime in REGIMES:
+        for method, entries in verdicts.items():
+            mine = _on_most_tasks([each for each in entries if each.regime == regime])
+            if mine:  # budgets come in rising order
+                found[regime, method] = next((each for each in mine if each.answer == "yes"), None)
+    return Savings(limit, found)
 
 
 def claims_report(results: Results, fewer: float = 0.4, limit: float = 1.0) -> Report:
@@ -250,6 +250,12 @@ def claims_report(results: Results, fewer: float = 0.4, limit: float = 1.0) -> R
     paper = ("(the paper)", _percent(fewer), f"under {limit:g}", "30 % less time", "")
     header = ("", "MACs saved", f"points lost at {1 - fewer:g} or less", "against static", "tasks")
     return Report("Three claims, and what was measured", (paper, *rows), header)
+
+
+def _on_most_tasks(entries: Sequence[Verdict]) -> list[Verdict]:
+    """Those that speak of as many tasks as any of them does, and of at least one."""
+    most = max((each.tasks for each in entries), default=0)
+    return [each for each in entries if each.tasks == most > 0]
 
 
 def _percent(share: float) -> str:
