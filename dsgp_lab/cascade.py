@@ -83,6 +83,8 @@ class Cascade(Reported):
         total = shares.mean() + more[order].cumsum(0) / len(order)
         number = int((total <= keep + 1e-9).sum())
         threshold = float(margins[order[number]]) if number < len(order) else float("inf")
+        if keep < SMALL:  # the smaller mask takes all of the budget
+            threshold = float("-inf")
         again = margins < threshold
         spent = float((shares + again * more).mean())
         return Cascade(
@@ -142,5 +144,6 @@ def _check(subnetwork: SubNetwork, twin: Router, batches: Sequence[Inputs]) -> N
             allowed="a constant one, the static twin",
             hint="load it with load_router(task, regime, twin=True)",
         )
+    twin.check_fits(subnetwork.anatomy)
     if not batches:
         raise LabError(got="no texts", allowed="at least one batch", hint="pass texts to calibrate on")

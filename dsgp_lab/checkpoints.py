@@ -82,7 +82,7 @@ def load_checkpoint(folder: Path | str, task_name: str | None = None) -> TaskMod
         for name, value in _label_names(task.labels).items():
             setattr(model.config, name, value)
     order = _load_order(folder, model) if (folder / NEURON_ORDER).is_file() else None
-    return TaskModel(model.eval(), load_tokenizer(), task.labels, task.name, card, order)
+    return TaskModel(model.eval(), load_tokenizer(), task.labels, task.name, card, order, folder)
 
 
 def narrow(model: Any, outputs: slice) -> None:

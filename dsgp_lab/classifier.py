@@ -19,7 +19,7 @@ from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.models import TaskModel
 from dsgp_lab.plan import Scope
 from dsgp_lab.pruner import DynamicPruner
-from dsgp_lab.regimes import Regime, load_model, load_router
+from dsgp_lab.regimes import Regime, load_model, load_router, router_beside
 from dsgp_lab.results import Prediction, PrunedRun, Text
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Constant, Flap, Scorer, Sensitivity, make_scorer
@@ -49,6 +49,7 @@ class Classifier:
             task, regime = "sst2", "shared"
         self.regime: Regime = regime or "frozen"
         source = task if isinstance(task, TaskModel) else load_model(task, self.regime)
+        self._folder = source.folder if isinstance(task, TaskModel) else None
         self.task = TASKS.get(source.name) if source.card is not None else None
         self.name, self.card, self.labels = source.name, source.card, source.labels
         self.model, self.tokenizer = source.model.to(device=device, dtype=dtype), source.tokenizer
@@ -157,7 +158,8 @@ class Classifier:
     def scorer(self, scorer: str | Scorer | Router) -> Scorer | Router:
         """A scorer by name; "flap" and "constant" are calibrated on the task's teaching set first.
 
-        "router" is the trained router of the lab's task and regime, "twin" its static twin.
+        "router" is the trained router of the lab's task and regime, "twin" its static twin; of a checkpoint
+        folder of one's own, the one beside its weights. LabError where none was trained for this model.
         """
         if isinstance(scorer, Router):
             return scorer
@@ -168,12 +170,19 @@ class Classifier:
                     allowed="a Router trained for this model",
                     hint="pass the Router itself",
                 )
-            return load_router(self.task.name, self.regime, twin=scorer == "twin")
+            router = self._trained(self.task.name, twin=scorer == "twin")
+            router.check_fits(self.anatomy)
+            return router
         if scorer == "constant":
             return self.calibrate("first_order")
         if scorer == "flap":
             return Flap.fit(self.anatomy, [inputs for inputs, _ in self._calibration(None)])
         return make_scorer(scorer)
+
+    def _trained(self, task: str, twin: bool) -> Router:
+        if self._folder is None:
+            return load_router(task, self.regime, twin)
+        return router_beside(self._folder, task, twin)
 
     def calibrate(self, scorer: str | Scorer, examples: Examples | None = None) -> Constant:
         """The static scores of a method: its mean over examples (default: the task's teaching set)."""

@@ -36,7 +36,7 @@ class TaskModel:
 
     ``labels`` are the class names (none for regression). ``card`` is the checkpoint's card, None for foreign
     models. ``neuron_order`` [layers, neurons], long: a permutation of each layer's neurons, most important
-    first, or None for the model's own order.
+    first, or None for the model's own order. ``folder`` is the checkpoint's, None for foreign models.
     """
 
     model: Any
@@ -45,6 +45,7 @@ class TaskModel:
     name: str
     card: dict[str, Any] | None = None
     neuron_order: Tensor | None = None
+    folder: Path | None = None
 
 
 def base_folder() -> Path:

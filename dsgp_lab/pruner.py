@@ -105,6 +105,12 @@ class DynamicPruner:
                     hint="routers serve encoders",
                 )
             self.scorer.check_fits(self.anatomy)
+            if (scope, floor) != ("global", 0):
+                raise LabError(
+                    got=f"scope={scope!r} and floor={floor!r} with a router",
+                    allowed='scope="global" and floor=0: a router decides for every layer itself',
+                    hint="leave them out, or use a scorer",
+                )
         self.keep = keep if isinstance(keep, LatencyBudget) else check_keep(keep)
         self.scope: Scope = scope
         self.floor = floor

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dsgp_lab.anatomy import Anatomy
-from dsgp_lab.checkpoints import load_checkpoint, verified_card
+from dsgp_lab.checkpoints import ADAPTER, NEURON_ORDER, load_checkpoint, verified_card
 from dsgp_lab.errors import LabError
 from dsgp_lab.models import CARD, TaskModel, load_task_model
 from dsgp_lab.router import Router
@@ -23,6 +23,8 @@ Regime = Literal["frozen", "joint", "shared", "adaptive"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
 
 ROUTER = "router.safetensors"
+DENSE_FILES = "dense_files"
+"""In a frozen router's card: `digests_of` the checkpoint that it was trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +66,55 @@ def load_model(
 
 
 def load_router(task: str, regime: Regime = "frozen", twin: bool = False, root: Path | None = None) -> Router:
-    """The router of a regime, or its static twin's; errors as `load_model`."""
+    """The router of a regime, or its static twin's.
+
+    Raises:
+        LabError: as `load_model` does; in the regime "frozen", a router that was trained on other weights
+            than the task's dense checkpoint now has.
+    """
     folder = _found(task, regime, twin, root)
-    verified_card(folder, (ROUTER,))
+    card = verified_card(folder, (ROUTER,))
+    if regime == "frozen" and card.get(DENSE_FILES, (now := digests_of(task_folder(task)))) != now:
+        raise LabError(
+            got=f"{folder / ROUTER}, trained on other weights than {task_folder(task)} now has",
+            allowed="a router trained on this checkpoint",
+            hint=f"train it anew with dsgp-lab train-router {task}, or fetch the checkpoint again",
+        )
     return Router.load(folder / ROUTER)
+
+
+def router_beside(folder: Path, task: str, twin: bool = False) -> Router:
+    """The router for the weights in a checkpoint folder: beside them, or that of the task's own checkpoint.
+
+    Raises:
+        LabError: there is a router of the other kind, or none was trained on these weights.
+    """
+    if (folder / ROUTER).is_file():
+        verified_card(folder, (ROUTER,))
+        router = Router.load(folder / ROUTER)
+        if router.sees_input != twin:
+            return router
+        got = f"a {'router' if router.sees_input else 'static twin'} in {folder}"
+    elif (own := task_folder(task)).is_dir() and digests_of(folder) == digests_of(own):
+        return load_router(task, "frozen", twin)
+    else:
+        got = f"no router in {folder}, and weights that none of the project's was trained on"
+    raise LabError(
+        got=got,
+        allowed="a static twin" if twin else "a router",
+        hint=f"train one with dsgp-lab train-router {task} --dense {folder}, or pass the Router itself",
+    )
+
+
+def task_folder(task: str) -> Path:
+    """Where a task's dense checkpoint lies."""
+    return data_folder() / "checkpoints" / task
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of a dense checkpoint's weights and neuron order by name, as its card says."""
+    files = verified_card(folder)["files"]
+    return {name: files[name]["sha256"] for name in (ADAPTER, NEURON_ORDER) if name in files}
 
 
 def load_trained(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Trained:

@@ -104,18 +104,25 @@ class Snapshot(Reported):
         """A lab on the same embedded model.
 
         Raises:
-            LabError: a model of one's own, which has to be loaded as before.
+            LabError: a model of one's own, which has to be loaded as before, or one whose files have changed.
         """
         from dsgp_lab.lab import Lab
         from dsgp_lab.tasks import TASKS
 
-        if self.choice.task not in TASKS:
+        if self.choice.task not in TASKS or not self.model:
             raise LabError(
                 got=f"a state of the model {self.choice.task!r}",
                 allowed=", ".join(TASKS),
                 hint="load the model with Lab.from_pretrained and call snapshot.explore(lab)",
             )
-        return Lab(self.choice.task, regime=self.choice.regime)
+        lab = Lab(self.choice.task, regime=self.choice.regime)
+        if self.model != _files(lab):
+            raise LabError(
+                got=f"a state of other weights than {self.choice.task!r}, {self.choice.regime}, now has",
+                allowed="the checkpoint that it was saved with",
+                hint="fetch that checkpoint again, or call snapshot.explore(lab) to see the text in this one",
+            )
+        return lab
 
     def explore(self, lab: Lab | None = None) -> Explorer:
         """The explorer in this state, computed anew."""
@@ -145,10 +152,14 @@ class Snapshot(Reported):
 
 def snapshot_of(lab: Lab, choice: Choice, planned: Planned, dense: Prediction, cut: Prediction) -> Snapshot:
     """A snapshot of an exploration's state, without any path of this machine."""
-    files = (lab.card or {}).get("files", {})
-    model = {name: str(entry["sha256"]) for name, entry in files.items()}
     shown = Choice(**{**choice.__dict__, "task": shown_name(choice.task)})
-    return Snapshot(shown, planned.sensitivity, planned.mask, dense, cut, model)
+    return Snapshot(shown, planned.sensitivity, planned.mask, dense, cut, _files(lab))
+
+
+def _files(lab: Lab) -> dict[str, str]:
+    """SHA-256 of the checkpoint's files by name; none for a model of one's own."""
+    files = (lab.card or {}).get("files", {})
+    return {name: str(entry["sha256"]) for name, entry in files.items()}
 
 
 def _read(values: dict[str, Any]) -> Snapshot:

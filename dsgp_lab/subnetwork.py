@@ -125,8 +125,10 @@ class SubNetwork:
     def select(self, mask: Mask, stays: bool = False) -> tuple[LayerSelection, ...]:
         """The weights that each layer runs under the mask of a single input.
 
-        With `stays`, for a static mask, they are copied together at once. LabError for more than one mask.
+        With `stays`, for a static mask, they are copied together at once. LabError for more than one mask, or
+        for one of another shape.
         """
+        mask.check_fits(self.anatomy)
         if len(mask) != 1:
             raise LabError(
                 got=f"{len(mask)} masks",

@@ -50,6 +50,13 @@ def test_unsure_inputs_run_in_the_larger_mask_and_the_others_do_not() -> None:
     )
 
 
+@pytest.mark.parametrize("keep", [0.18, 0.15, 0.05])
+def test_below_the_small_budget_nothing_runs_twice(keep: float) -> None:
+    cascade = Cascade.fit(TOY, TWIN, BATCHES, keep)
+    assert cascade.again == 0
+    assert not any(cascade(inputs).again.any() for inputs in BATCHES)
+
+
 def test_above_the_large_budget_the_whole_model_is_the_larger_one() -> None:
     cascade = Cascade.fit(TOY, TWIN, BATCHES, 0.7)
     assert bool(cascade.large.heads.all() and cascade.large.blocks.all())
@@ -67,6 +74,8 @@ def test_what_a_cascade_cannot_be_made_of() -> None:
         Cascade.fit(TOY, TWIN, [], 0.5)
     with pytest.raises(LabError, match="keep"):
         Cascade.fit(TOY, TWIN, BATCHES, 0.0)
+    with pytest.raises(LabError, match=r"a router for .* blocks.*block size"):
+        Cascade.fit(SubNetwork(toy_anatomy(TOY.anatomy.model, 48)), TWIN, BATCHES, 0.5)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from dsgp_lab.exploration_results import Choice
 from dsgp_lab.panels import Explorer
 from dsgp_lab.sensitivity import lengths
 from dsgp_lab.sensitivity.targets import margin
+from dsgp_lab.snapshot import Snapshot
 
 TEXT = "a warm funny film is not bad"
 
@@ -188,6 +189,19 @@ def test_export_restores_to_the_same_mask_and_scores(
     assert same(again.mask, panel.mask)
     assert torch.equal(again.sensitivity.heads, panel.sensitivity.heads)
     again.close()
+
+
+def test_a_state_opens_only_the_model_it_was_saved_with(panel: Explorer, tmp_path: Path) -> None:
+    """A folder of one's own may have a task's name, and an embedded checkpoint may be another by now."""
+    values = json.loads(panel.export(tmp_path / "state.html").with_suffix(".json").read_text("utf-8"))
+    named = values | {"choice": values["choice"] | {"task": "sst2"}}
+    with pytest.raises(LabError, match=r"a state of the model 'sst2'.*from_pretrained"):
+        _ = Snapshot.from_dict(named | {"model": {}}).lab
+    with pytest.raises(LabError, match="other weights than 'sst2', frozen, now has"):
+        _ = Snapshot.from_dict(named | {"model": {"adapter_model.safetensors": "0" * 64}}).lab
+    files = Lab("sst2").card["files"]
+    model = {name: entry["sha256"] for name, entry in files.items()}
+    assert Snapshot.from_dict(named | {"model": model}).lab.name == "sst2"
 
 
 def test_exported_page_needs_no_network_and_holds_no_path(panel: Explorer, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_methods import toy_router
 from toys import hook_count, one, random_mask, toy_anatomy, toy_inputs, toy_model
 
 from dsgp_lab import CostModel, DynamicPruner, LabError, Mask, SubNetwork, plan_mask
@@ -77,6 +78,12 @@ def test_wrong_budgets_are_refused_before_anything_runs(keep: Any) -> None:
 def test_unknown_scorers_are_refused() -> None:
     with pytest.raises(LabError, match=r"Got scorer='michel'\. Allowed: activation_norm"):
         DynamicPruner(SUB, "michel")
+
+
+@pytest.mark.parametrize("settings", [{"scope": "layer"}, {"floor": 1}, {"scope": "nonsense"}])
+def test_a_router_takes_no_scope_and_no_floor(settings: dict[str, Any]) -> None:
+    with pytest.raises(LabError, match="a router decides for every layer itself"):
+        DynamicPruner(SUB, toy_router(SUB), 0.5, **settings)
 
 
 def test_model_anatomy_or_subnetwork() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,14 @@ from dsgp_lab.tasks import get_task
 from dsgp_lab.training.routed import routed, straight_through
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_groups import learn_rankings
-from dsgp_lab.training.router_loop import RouterTraining, Source, calibrate, distillation, layer_features
+from dsgp_lab.training.router_loop import (
+    LOG,
+    RouterTraining,
+    Source,
+    calibrate,
+    distillation,
+    layer_features,
+)
 from dsgp_lab.training.router_start import static_ranks
 
 FAMILIES = ("bert", "roberta", "electra", "distilbert")
@@ -229,7 +237,7 @@ def test_mismatched_masks_are_permuted_without_fixed_points():
     )
 
 
-def training(tmp_path, out, kind="layerwise", steps=12, regime="frozen", seed=0, **settings):
+def training(tmp_path, out, kind="layerwise", steps=12, regime="frozen", seed=0, begun=None, **settings):
     """A run on a toy in which half of the inputs need what the other half does not."""
     anatomy = toy_anatomy(toy_model("bert", num_labels=2))
     for parameter in anatomy.model.parameters():
@@ -249,7 +257,25 @@ def training(tmp_path, out, kind="layerwise", steps=12, regime="frozen", seed=0,
     router.standardise(features.mean(0), features.std(0))
     router.start_from_ranking(torch.rand(anatomy.num_layers, router.shape.num_units))
     source = Source(task, encoded, [0] * 64, targets)
-    return RouterTraining(config, anatomy, router, [source], tmp_path / out)
+    return RouterTraining(config, anatomy, router, [source], tmp_path / out, begun=begun)
+
+
+def test_a_run_that_goes_on_logs_the_mean_of_its_own_steps(tmp_path):
+    whole = training(tmp_path, "whole", steps=12)
+    whole.run()
+    parts = training(tmp_path, "parts", steps=12)
+    parts.run(stop_at=10)
+    training(tmp_path, "parts", steps=12).run()
+    logs = [(tmp_path / name / LOG).read_text().splitlines() for name in ("whole", "parts")]
+    last = [json.loads(lines[-1])["loss"] for lines in logs]
+    assert last[1] > 0.2 * last[0]  # the mean of 2 steps, and not a sum of 2 over 12
+
+
+def test_a_run_does_not_go_on_from_another_checkpoint(tmp_path):
+    first = training(tmp_path, "run")
+    first.run(stop_at=5)
+    with pytest.raises(LabError, match="another checkpoint to begin with"):
+        training(tmp_path, "run", begun={"dense/adapter": "a"})
 
 
 @pytest.mark.parametrize("regime", ["frozen", "joint"])

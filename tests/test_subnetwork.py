@@ -204,6 +204,8 @@ def test_masks_that_do_not_fit() -> None:
         SUB(INPUTS, random_mask(ANATOMY, 3))
     with pytest.raises(LabError, match=r"heads \[3, 4\] and blocks \[3, 1\]"):
         SUB(INPUTS, Mask.full(toy_anatomy(MODEL, 48)))
+    with pytest.raises(LabError, match=r"heads \[3, 4\] and blocks \[3, 1\]"):
+        SUB.select(Mask.full(toy_anatomy(MODEL, 48)))
 
 
 def test_float64_models_run_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsgp_lab import LabError, SubNetwork
+from dsgp_lab import Lab, LabError, SubNetwork
 from dsgp_lab.batching import collate, encode
-from dsgp_lab.checkpoints import load_checkpoint
+from dsgp_lab.checkpoints import load_checkpoint, update_card
 from dsgp_lab.evaluate.pruned import predict_pruned
 from dsgp_lab.models import load_base, load_tokenizer
-from dsgp_lab.regimes import ROUTER, load_model, load_trained, trained_folder
+from dsgp_lab.regimes import DENSE_FILES, ROUTER, load_model, load_router, load_trained, trained_folder
 from dsgp_lab.router import Router
 from dsgp_lab.tasks import SHARED, TASKS, data_folder, load_examples, load_teaching, shared_outputs
 from dsgp_lab.training import held_out as held_out_module
@@ -121,6 +122,40 @@ def test_a_router_goes_on_from_a_static_twin(glue, quick, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_router_belongs_to_the_weights_it_was_trained_on(glue, quick, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train_router(RouterConfig("sst2", **SMALL), run)
+    frozen = trained_folder("sst2", "frozen", root=tmp_path / "root")
+    shutil.copytree(run / "checkpoint", frozen)
+    load_router("sst2", "frozen", root=tmp_path / "root")
+    update_card(frozen, {DENSE_FILES: {"adapter_model.safetensors": "0" * 64}})
+    with pytest.raises(LabError, match="trained on other weights"):
+        load_router("sst2", "frozen", root=tmp_path / "root")
+    own = data_folder() / "checkpoints" / "sst2"
+    assert Lab.from_pretrained(own).scorer("router").shape.kind == "layerwise"
+    beside = Lab.from_pretrained(own / "adaptive")
+    mine, theirs = beside.scorer("router"), load_router("sst2", "adaptive")
+    assert torch.equal(mine.w1, theirs.w1)
+    with pytest.raises(LabError, match=r"Got a router in .*adaptive\. Allowed: a static twin"):
+        beside.scorer("twin")
+    other = tmp_path / "other"
+    shutil.copytree(own / "adaptive", other)
+    (other / ROUTER).unlink()
+    update_card(other, {})
+    with pytest.raises(LabError, match="weights that none of the project's was trained on"):
+        Lab.from_pretrained(other).scorer("router")
+    with pytest.raises(LabError, match="another checkpoint to begin with"):
+        train_router(RouterConfig("sst2", **SMALL), run, dense=own / "adaptive")
+
+
+@pytest.mark.slow
+def test_a_dense_model_without_a_held_out_part_is_refused_before_training(glue, tmp_path, monkeypatch):
+    monkeypatch.setattr(router_data, "hold_out", lambda examples, size, seed: (examples, examples.take([])))
+    with pytest.raises(LabError, match="from whose training nothing was held out"):
+        train_router(RouterConfig("sst2", **SMALL), tmp_path / "run")
+
+
+@pytest.mark.slow
 def test_whole_matrices_are_trained_and_their_change_is_kept_in_low_rank(glue, quick, tmp_path):
     first = data_folder() / "checkpoints" / "sst2"
     config = RouterConfig("sst2", regime="joint", update="full", rank=4, weights_learning_rate=1e-3, **SMALL)
@@ -218,6 +253,8 @@ def test_texts_of_other_tasks_are_added_without_labels(glue, tmp_path):
         RouterConfig("glue", inputs_of="rte")
     with pytest.raises(LabError, match="rank_by_task=True"):
         RouterConfig("rte", rank_by_task=True)
+    with pytest.raises(LabError, match="lowest=1"):
+        RouterConfig("rte", lowest=1.0)
 
 
 SHIPPED = sorted(path.parent for path in (data_folder() / "checkpoints").glob("*/*/router.safetensors"))

@@ -416,4 +416,6 @@ def test_errors_of_the_command(toy_lab, capsys):
     assert "Got task 'sst3'" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert main(["sst2", "--held-out", "8", "--device", "cuda", "--out", str(toy_lab / "run")]) == 2
-        assert "Allowed: cpu on this machine" in capsys.readouterr().err
+        assert "Allowed: cpu (no GPU here)" in capsys.readouterr().err
+    assert main(["sst2", "--device", "gpu", "--out", str(toy_lab / "run")]) == 2
+    assert "device='gpu'" in capsys.readouterr().err

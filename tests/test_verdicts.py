@@ -29,7 +29,7 @@ KINDS = {"twin": 0.3, "router": 0.12, "mismatched": 0.3, "static_fisher": 0.35}
 
 def results(**changes: object) -> Results:
     """Frozen: dense, and four methods at two budgets on four tasks, one of which is in no average."""
-    cells = [made_cell(task, flip=0.1, n=300) for task in TASKS]
+    cells = [made_cell(task, flip=0.1, n=300, **changes) for task in TASKS]
     for task in TASKS:
         for method, flip in KINDS.items():
             for keep in (0.3, 0.8):
@@ -83,6 +83,13 @@ def test_a_budget_measured_on_fewer_tasks_is_not_compared(table: Results) -> Non
     assert claim_verdicts(fewer).answers("frozen") == {}
     assert claim_verdicts(fewer, fewer=0.2).entries[0].keep == 0.8
     assert {each.keep for each in savings(fewer, limit=1000).found.values() if each} == {0.8}
+
+
+def test_results_of_other_splits_have_gains_and_no_averages() -> None:
+    """A sweep of teaching sets: no GLUE, so no averages; the tasks' own intervals are there."""
+    found = gain_verdicts(results(split="teaching"))
+    assert found.entries[0].tasks == 3
+    assert found.answers("frozen")[0.3] == "yes"
 
 
 def test_regimes_without_results_say_so(table: Results) -> None:

@@ -165,8 +165,9 @@ def gain_verdicts(results: Results, rival: Rival = "twin", method: str = ROUTER_
         exact = {row["keep"]: row for row in _average_rows(results.averages, regime, method)}
         for keep, group in mine.groupby("keep"):
             value, low, high, tasks = mean_gain(group, rival)
-            if rival == TWIN and not math.isnan(exact[keep]["gain_twin"]):
-                value, low, high = (exact[keep][f"gain_twin{end}"] for end in ("", "_low", "_high"))
+            row = exact.get(keep)  # none of splits that are not GLUE's
+            if rival == TWIN and row is not None and not math.isnan(row["gain_twin"]):
+                value, low, high = (row[f"gain_twin{end}"] for end in ("", "_low", "_high"))
             macs = float(group.groupby("task")["macs"].mean().mean())
             entries.append(Verdict(regime, float(keep), judge(low, high), macs, value, low, high, tasks))
         if mine.empty:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from dsgp_lab.checkpoints import load_checkpoint, save_checkpoint, update_card
+from dsgp_lab.devices import check_device
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits, to_predictions
 from dsgp_lab.evaluate.statistics import bootstrap_metric
@@ -45,21 +46,22 @@ def finetune(
     device.
 
     Raises:
-        LabError: no data, ``out`` holds a run with other settings, a held-out part larger than the split.
+        LabError: no data, a device that is not here, ``out`` holds a run with other settings, a held-out part
+            larger than the split.
     """
-    out = Path(out)
+    out, place = Path(out), _device(device)
     examples = load_examples(config.task, "train")
     rest, held_out = hold_out(examples, config.held_out, config.seed)
     if config.without_texts_of:
         rest = without(rest, dev_texts(names_in(config.without_texts_of)))
     torch.manual_seed(config.seed)
     start = adapted_model if config.update == "low-rank" else whole_model
-    model, tokenizer = start(config, examples).to(_device(device)), load_tokenizer()
+    model, tokenizer = start(config, examples).to(place), load_tokenizer()
     kept = train(config, model, tokenizer, rest, held_out, out, stop_at=stop_at, say=say)
     if kept is None:
         return None
     if config.update == "full":
-        model = to_low_rank(model, config.rank, config.alpha).to(_device(device)).eval()
+        model = to_low_rank(model, config.rank, config.alpha).to(place).eval()
         if len(held_out):
             logits = predict_logits(model, tokenizer, held_out, max_length=config.max_length)
             kept["metrics"] = metrics(examples.task, to_predictions(examples.task, logits), held_out.labels)
@@ -142,9 +144,7 @@ def _judge(own: TaskModel, examples: Examples) -> dict[str, Any]:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise LabError(got='device="cuda"', allowed="cpu on this machine", hint='write device="cpu"')
-    return torch.device(name)
+    return check_device(name)
 
 
 if __name__ == "__main__":

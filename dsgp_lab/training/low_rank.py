@@ -182,15 +182,15 @@ def _start_from(model: Any, folder: Path) -> None:
     path = folder / ADAPTER
     if not path.is_file():
         raise _no_checkpoint(folder, ADAPTER)
-    own = dict(model.named_parameters())
+    own, mine = dict(model.named_parameters()), model.peft_config["default"]
+    theirs = _rank_and_alpha(folder)
+    if theirs != (mine.r, mine.lora_alpha):
+        raise LabError(
+            got=f"start_from with adapters of rank {theirs[0]} and alpha {theirs[1]}",
+            allowed=f"rank {mine.r} and alpha {mine.lora_alpha}, as this run's",
+            hint="use the same rank and alpha in both runs",
+        )
     with torch.no_grad():
         for key, value in load_file(path).items():
             if ".lora_" in key:
-                parameter = own[key.removesuffix(".weight") + ".default.weight"]
-                if parameter.shape != value.shape:
-                    raise LabError(
-                        got=f"start_from with adapters of shape {tuple(value.shape)}",
-                        allowed=f"{tuple(parameter.shape)}",
-                        hint="use the same rank in both runs",
-                    )
-                parameter.copy_(value)
+                own[key.removesuffix(".weight") + ".default.weight"].copy_(value)

@@ -86,6 +86,8 @@ class RouterConfig:
         self._check("start_from", "nothing for all tasks", not (self.start_from and self.task == SHARED))
         self._check("rank_by_task", "nothing for one task", not self.rank_by_task or self.task == SHARED)
         self._check("lowest", "a number above 0, at most 1", 0 < self.lowest <= 1)
+        nothing = self.lowest == 1 and self.regime != "joint"  # no unit is cut, and no weight is trained
+        self._check("lowest", "a number below 1, where the weights stay as they are", not nothing)
         self._check("temperature", "a number above 0", self.temperature > 0)
 
     def _check(self, name: str, allowed: str, valid: bool) -> None:

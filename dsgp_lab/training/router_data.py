@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -63,10 +64,9 @@ def task_source(
     more = _unlabelled(rest, config, limit - len(rest))
     targets = torch.zeros(len(rest) + len(more), rest.task.num_labels)
     if dense is not None and card is not None:
-        digest = card["files"][ADAPTER]["sha256"][:12]
-        named = (task, digest, *config.more_tasks, config.seed, config.min_tokens, config.max_length)
-        name = "-".join(map(str, (*named, len(targets)))) + ".pt"
         texts = replace(rest, texts=rest.texts + more, labels=rest.labels + (0,) * len(more))
+        read = hashlib.sha256(repr((texts.texts, config.max_length)).encode()).hexdigest()
+        name = f"{task}-{card['files'][ADAPTER]['sha256'][:12]}-{read[:12]}.pt"
         targets = _dense_logits(cache / name, dense, texts, config)
     encoded += encode(load_tokenizer(), more, config.max_length)
     source = Source(rest.task, encoded, rest.labels, targets, outputs, weight=len(rest) ** 0.5)

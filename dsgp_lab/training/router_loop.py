@@ -51,7 +51,8 @@ class Source:
 class RouterTraining:
     """State of one run: a router, perhaps the weights, and the optimizer, resumable at any step.
 
-    Each batch comes from one source.
+    Each batch comes from one source. `begun` has the SHA-256 of what the run begins with, by name: a run that
+    begins with something else does not go on from this one's snapshot.
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class RouterTraining:
         sources: Sequence[Source],
         out: Path,
         say: Callable[[str], None] = lambda line: None,
+        begun: dict[str, str] | None = None,
     ) -> None:
         self.config, self.anatomy, self.router, self.sources = config, anatomy, router, sources
         self.out, self.say = out, say
+        self.record = config.record() | {"checkpoint to begin with": begun or {}}
         self.model = anatomy.model
         self.cost = CostModel.of(anatomy)
         self.bf16 = computes_in_bf16("auto", anatomy.device)
@@ -76,10 +79,11 @@ class RouterTraining:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.step = 0
         self.sums: dict[str, float] = {}
+        self.noted = 0
         self.clock, self.tokens = time.monotonic(), 0
         make_folder(out)
         torch.manual_seed(config.seed)
-        state = load_snapshot(out / SNAPSHOT, config.record())
+        state = load_snapshot(out / SNAPSHOT, self.record)
         if state is not None:
             self.step = state["step"]
             with torch.no_grad():
@@ -120,7 +124,7 @@ class RouterTraining:
     def save(self) -> None:
         """Write the snapshot."""
         parameters = {name: parameter.detach().clone() for name, parameter in self.named.items()}
-        state = {"config": self.config.record(), "step": self.step, "parameters": parameters}
+        state = {"config": self.record, "step": self.step, "parameters": parameters}
         save_snapshot(self.out / SNAPSHOT, state | {"optimizer": self.optimizer.state_dict()})
 
     def advance(self) -> None:
@@ -170,15 +174,15 @@ class RouterTraining:
         return getattr(self.model.config, "pad_token_id", 0)
 
     def _note(self, **values: Tensor) -> None:
+        self.noted += 1
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
 
     def _log(self) -> None:
-        count = self.step % LOG_EVERY or LOG_EVERY
         row: dict[str, Any] = {"step": self.step, "of": self.config.steps}
-        row |= {name: round(total / count, 4) for name, total in self.sums.items()}
+        row |= {name: round(total / self.noted, 4) for name, total in self.sums.items()}
         row["tokens_per_second"] = round(self.tokens / (time.monotonic() - self.clock))
-        self.sums, self.clock, self.tokens = {}, time.monotonic(), 0
+        self.sums, self.noted, self.clock, self.tokens = {}, 0, time.monotonic(), 0
         line = json.dumps(row | {"time": round(time.time(), 1)})
         with refusals(self.out / LOG), (self.out / LOG).open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -12,6 +12,7 @@ from torch import Tensor
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.checkpoints import load_checkpoint, verified_card
 from dsgp_lab.cost import CostModel
+from dsgp_lab.errors import LabError
 from dsgp_lab.models import load_base, load_tokenizer, quiet
 from dsgp_lab.ordering import by_importance
 from dsgp_lab.regimes import ROUTER
@@ -61,6 +62,12 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     own.model.set_attn_implementation(FOR_TRAINING["attn_implementation"])
     limit = config.steps * config.batch_size
     source, examples, held_out = task_source(config.task, folder, config, cache, limit)
+    if not len(held_out) and config.lowest < 1:
+        raise LabError(
+            got=f"{folder}, from whose training nothing was held out",
+            allowed="a dense checkpoint with a held-out part: budgets are calibrated on it",
+            hint=f"train it with dsgp-lab train {config.task} --held-out 400",
+        )
     anatomy = Anatomy.of(own.model, order=own.neuron_order)
     trained, adapter = anatomy, None
     if config.regime == "joint":

@@ -13,7 +13,7 @@ from typing import Any
 from dsgp_lab.anatomy import Anatomy
 from dsgp_lab.checkpoints import save_checkpoint, update_card, verified_card
 from dsgp_lab.errors import LabError
-from dsgp_lab.regimes import ROUTER
+from dsgp_lab.regimes import DENSE_FILES, ROUTER, digests_of, task_folder
 from dsgp_lab.tasks import SHARED
 from dsgp_lab.training.low_rank import to_low_rank
 from dsgp_lab.training.router_config import RouterConfig
@@ -37,13 +37,17 @@ def train_router(
     reached before the end.
 
     Raises:
-        LabError: no data, no dense checkpoint, or ``out`` holds a run with other settings.
+        LabError: no data, no dense checkpoint, or ``out`` holds a run with other settings or another
+            checkpoint to start from.
     """
     out = Path(out)
     begin = shared_start if config.task == SHARED else task_start
     start = begin(config, dense, out.parent / "targets")
     router = fresh_router(config, start)
-    training = RouterTraining(config, start.trained, router, start.sources, out, say)
+    folders = {"dense": dense or (None if config.task == SHARED else task_folder(config.task))}
+    folders["start_from"] = Path(config.start_from) if config.start_from else None
+    begun = {f"{name}/{file}": digest for name in folders for file, digest in _digests(folders[name]).items()}
+    training = RouterTraining(config, start.trained, router, start.sources, out, say, begun)
     if not training.run(stop_at=stop_at):
         return None
     trained, adapter = start.trained, start.adapter
@@ -65,14 +69,22 @@ def train_router(
         "shares_before_calibration": {str(key): round(value, 4) for key, value in shares.items()},
         "versions": {package: version(package) for package in ("torch", "transformers", "peft")},
     }
-    begun = [folder for folder in (dense, config.start_from) if folder]
     if dense:
         card["command"] += f" --dense {dense}"
-    if begun:
-        card["begun_by"] = [verified_card(Path(each))["command"] for each in begun]
+    given = [Path(folder) for folder in (dense, config.start_from) if folder]
+    if given:
+        card["begun_by"] = [verified_card(folder, ())["command"] for folder in given]
+    if config.regime == "frozen":
+        card[DENSE_FILES] = digests_of(dense or task_folder(config.task))
     if config.regime == "joint":
         save_checkpoint(folder, adapter, card, trained.order)
     return update_card(folder, card)
+
+
+def _digests(folder: Path | None) -> dict[str, str]:
+    """SHA-256 of a checkpoint's files by name, as its card says; {} without a folder."""
+    files = {} if folder is None else verified_card(folder, ())["files"]
+    return {name: entry["sha256"] for name, entry in files.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
