@@ -21,8 +21,8 @@ from transformers import (
     GPT2ForSequenceClassification,
 )
 
-from dsgp_lab import Anatomy, LabError, Mask, SubNetwork, gated, packed
-from dsgp_lab.anatomy import FAMILIES, register_family
+from dsgp_lab import Anatomy, LabError, Mask, SubNetwork, gated, packed, subnetwork
+from dsgp_lab.anatomy import FAMILIES, Inputs, register_family
 from dsgp_lab.decoder import DecoderSubNetwork
 from dsgp_lab.runs import runs
 
@@ -161,6 +161,47 @@ def test_padding_columns_are_not_computed() -> None:
         for name, values in INPUTS.items()
     }
     assert torch.equal(SUB.dense(wide), SUB.dense(INPUTS))
+    found, mask = SUB.checked(wide)
+    assert found["input_ids"].shape == INPUTS["input_ids"].shape
+    assert mask is not None
+    longest = {name: values[2:3] for name, values in wide.items()}
+    found, mask = SUB.checked(longest)
+    assert found["input_ids"].shape == (1, 12)
+    assert mask is None  # nothing is left that is padded
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_a_plan_made_on_the_way_serves_one_input(batch: int) -> None:
+    whole = ((True,) * ANATOMY.num_heads, (True,) * ANATOMY.num_blocks)
+    assert torch.equal(SUB.run(one(INPUTS, 0), lambda layer, rows: whole), SUB.dense(one(INPUTS, 0)))
+    with pytest.raises(LabError, match=f"{batch} inputs for a plan that is made layer by layer"):
+        SUB.run({name: values[:batch] for name, values in INPUTS.items()}, lambda layer, rows: whole)
+
+
+def test_two_inputs_run_each_under_its_own_mask() -> None:
+    two = {name: values[:2] for name, values in INPUTS.items()}
+    masks = random_mask(ANATOMY, 2, seed=3)
+    assert not torch.equal(masks.heads[0], masks.heads[1])
+    alone = torch.cat([SUB(one(two, row), masks[row]).logits for row in range(2)])
+    for execution in ("each", "groups", "together", "union"):
+        output = SUB(two, masks, execution)
+        assert output.execution == execution
+        torch.testing.assert_close(output.logits, alone, atol=1e-5, rtol=0)
+    assert SUB(two, masks).execution in ("each", "groups", "together", "union")
+
+
+def test_together_gathers_and_union_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their logits are the same; only "together" leaves out the rows of inputs that do without a unit."""
+    asked = []
+
+    def run_together(sub: SubNetwork, inputs: Inputs, plan: object, gather: bool = True) -> torch.Tensor:
+        asked.append(gather)
+        return torch.zeros(len(inputs["input_ids"]), 2)
+
+    monkeypatch.setattr(subnetwork, "run_together", run_together)
+    for execution in ("together", "union"):
+        SUB(INPUTS, random_mask(ANATOMY, 4), execution)
+    assert asked == [True, False]
 
 
 def test_results_are_the_callers_own() -> None:

@@ -41,7 +41,7 @@ TESTS = {
     "cost": ("cost", "plan"),
     "plan": ("plan", "pruner", "calibration"),
     "gates": ("gates", "sensitivity"),
-    "subnetwork": ("subnetwork", "families", "together"),
+    "subnetwork": ("subnetwork", "families", "together", "execution"),
 }
 FAMILIES = (
     "bert",
