@@ -46,6 +46,12 @@ class Classifier:
     ) -> None:
         device, dtype = check_device(device), check_dtype(dtype)
         if task == SHARED:
+            if regime not in (None, "shared"):
+                raise LabError(
+                    got=f"Lab({SHARED!r}, regime={regime!r})",
+                    allowed=f"{SHARED!r} without a regime, or a task of that regime",
+                    hint=f'write Lab("sst2", regime={regime!r})',
+                )
             task, regime = "sst2", "shared"
         self.regime: Regime = regime or "frozen"
         source = task if isinstance(task, TaskModel) else load_model(task, self.regime)

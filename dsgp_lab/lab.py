@@ -66,8 +66,9 @@ class Lab(Classifier):
         return Snapshot.load(path)
 
     def on(self, task: str) -> Lab:
-        """The lab of another task in the same regime."""
-        return Lab(task, regime=self.regime)
+        """The lab of another task in the same regime, with units, device and numbers as here."""
+        place = {"device": self.anatomy.device, "dtype": self.model.dtype}
+        return Lab(task, self.anatomy.block_size, self.regime, **place)
 
     def heatmap(
         self,

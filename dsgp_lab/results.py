@@ -112,7 +112,12 @@ class PrunedRun(Reported):
 
     @property
     def agrees(self) -> bool:
-        """Whether the cut model predicts the dense model's class (multi-label: the same set of labels)."""
+        """Whether the cut model predicts the dense model's class.
+
+        Multi-label: the same set of labels; regression: the same value to two decimals.
+        """
+        if not self.dense.probabilities:
+            return self.prediction.label == self.dense.label
         if self.dense.chosen is not None:
             return self.prediction.chosen == self.dense.chosen
         return self.prediction.index == self.dense.index

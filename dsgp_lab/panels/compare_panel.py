@@ -94,7 +94,7 @@ class ComparePanel:
         )
         self.keep = w.FloatSlider(
             value=question.keep,
-            min=0.05,
+            min=min(0.05, question.keep),
             max=1.0,
             step=0.01,
             readout_format=".0%",
