@@ -75,8 +75,8 @@ class Cascade(Reported):
         large = Planner(twin, LARGE).mask if keep <= LARGE else Mask.full(subnetwork.anatomy)
         cost = CostModel.of(subnetwork.anatomy)
         first = subnetwork.select(small)
-        margins = torch.cat([margin(subnetwork.run(inputs, first)) for inputs in batches])
-        real = torch.cat([lengths(inputs) for inputs in batches])
+        margins = torch.cat([margin(subnetwork.run(inputs, first)).cpu() for inputs in batches])
+        real = torch.cat([lengths(inputs).cpu() for inputs in batches])
         shares, more = (cost.masked(mask, real) / cost.dense(real) for mask in (small, large))
         order = margins.argsort()
         # the most unsure inputs, as many as the budget pays for
@@ -105,7 +105,7 @@ class Cascade(Reported):
 
     def shares(self, inputs: Inputs, again: Tensor) -> Tensor:
         """The shares [batch] of the dense encoder's MACs that ran, in both sub-networks together."""
-        cost, real = CostModel.of(self.subnetwork.anatomy), lengths(inputs)
+        cost, real = CostModel.of(self.subnetwork.anatomy), lengths(inputs).cpu()
         macs = cost.masked(self.small, real) + again.cpu() * cost.masked(self.large, real)
         return macs / cost.dense(real)
 

@@ -46,6 +46,12 @@ class Classifier:
     ) -> None:
         device, dtype = check_device(device), check_dtype(dtype)
         if task == SHARED:
+            if regime not in (None, "shared"):
+                raise LabError(
+                    got=f"Lab({SHARED!r}, regime={regime!r})",
+                    allowed=f"{SHARED!r} without a regime, or a task of that regime",
+                    hint=f'write Lab("sst2", regime={regime!r})',
+                )
             task, regime = "sst2", "shared"
         self.regime: Regime = regime or "frozen"
         source = task if isinstance(task, TaskModel) else load_model(task, self.regime)
@@ -94,7 +100,7 @@ class Classifier:
 
     def predict(self, text: Text) -> Prediction:
         """The dense model's prediction."""
-        return self._prediction(self.subnetwork.dense(self.encode([text]))[0])
+        return self.prediction(self.subnetwork.dense(self.encode([text]))[0])
 
     def sensitivity(
         self, text: Text | Sequence[Text], scorer: str | Scorer | Router = "first_order"
@@ -132,8 +138,8 @@ class Classifier:
             text=text,
             tokens=tuple(self.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())),
             keep=pruner.keep,
-            prediction=self._prediction(batch.logits[0]),
-            dense=self._prediction(batch.dense_logits[0]),
+            prediction=self.prediction(batch.logits[0]),
+            dense=self.prediction(batch.dense_logits[0]),
             sensitivity=batch.sensitivity,
             mask=batch.mask,
             macs=batch.macs[0],
@@ -215,7 +221,8 @@ class Classifier:
             batches.append((self.encode(texts), labels))
         return batches
 
-    def _prediction(self, logits: Tensor) -> Prediction:
+    def prediction(self, logits: Tensor) -> Prediction:
+        """What logits [labels] of one input mean: a class, a set of labels, or a number."""
         return Prediction.of(logits.float().cpu(), self.labels, self.anatomy.is_multi_label)
 
     def _checked(self, text: Any) -> tuple[str, ...]:

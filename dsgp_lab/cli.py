@@ -136,7 +136,9 @@ def evaluate(
     method: Annotated[str, typer.Option(help="What is kept; a wrong name lists them all.")] = "router",
     regime: Annotated[
         str | None,
-        typer.Option(help="Whose weights: frozen, joint, shared or adaptive. A router: joint if there."),
+        typer.Option(
+            help="Whose weights: frozen, joint, shared or adaptive. A router: adaptive or joint if there."
+        ),
     ] = None,
     quoting: Annotated[
         str, typer.Option(help="none: quotes in a table belong to its texts, as in GLUE's TSV files.")
@@ -207,9 +209,11 @@ def sweep(
 
     budgets, chances = numbers(keeps, float, "keeps"), numbers(seeds, int, "seeds")
     names = (listed(tasks), listed(regimes), listed(methods))
+    if scheduler:  # whose workers may be in other folders
+        out, root = out.resolve(), root and root.resolve()
     cells = plan_cells(*names, budgets, chances, limit=limit, split=split, root=root)
     with cluster(scheduler) if scheduler else processes(workers) as executor:
-        typer.echo(str(run_sweep(cells, out.resolve() if scheduler else out, executor)))
+        typer.echo(str(run_sweep(cells, out, executor)))
 
 
 @app.command()

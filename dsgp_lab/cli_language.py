@@ -24,6 +24,27 @@ def _language_lab(model: str | None, device: str, dtype: str) -> Any:
     return LanguageLab.from_pretrained(model, **place) if model else LanguageLab(**place)
 
 
+SPEED = ("rounds", "new_tokens", "rivals")
+"""Options of `language --speed` alone."""
+NOT_SPEED = ("scope", "cut_attention", "repair", "answers", "out")
+"""Options of `language` without it."""
+
+
+def _check_together(context: typer.Context, speed: bool, rivals: bool) -> None:
+    """Refuse options that would have no effect."""
+    idle = (*NOT_SPEED, *(() if rivals else ("scorers",))) if speed else SPEED
+    for name in idle:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            needed = "without it, or with --rivals too" if name == "scorers" else f"without {option}"
+            raise LabError(
+                got=f"{option} {'with' if speed else 'without'} --speed",
+                allowed=f"--speed {needed}" if speed else f"{option} with --speed",
+                hint="write --json > FILE to keep the times" if name == "out" else f"leave {option} out",
+            )
+
+
 @language_app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the language model is asked.")],
@@ -49,6 +70,7 @@ def generate(
 
 @language_app.command()
 def language(
+    context: typer.Context,
     scorers: Annotated[str | None, typer.Option(help="Names with commas; default: all there are.")] = None,
     keeps: Annotated[str, typer.Option(help="Shares of the layers' MACs.")] = "0.8,0.7,0.6",
     scope: Annotated[str, typer.Option(help="layer: units compete in each layer; global: in all.")] = "layer",
@@ -85,9 +107,10 @@ def language(
     from dsgp_lab.language_policy import Policy
 
     names, budgets = listed(scorers), numbers(keeps, float, "keeps")
-    if out is not None and speed:
+    _check_together(context, speed, rivals)
+    if rivals and len(names or ()) > 1:
         raise LabError(
-            got="--out with --speed", allowed="one of them", hint="write --json > FILE to keep the times"
+            got=f"--scorers {scorers} with --rivals", allowed="one name", hint="leave the others out"
         )
     if out is not None:
         check_place(out)

@@ -76,6 +76,7 @@ class CostModel:
     def masked(self, mask: Mask, lengths: Tensor) -> Tensor:
         """MACs of the encoder cut to each input's mask [batch]."""
         heads, blocks = mask.heads.flatten(1).sum(1), mask.blocks.flatten(1).sum(1)
+        lengths = lengths.to(heads.device)
         return heads * self.head(lengths) + blocks * self.block(lengths)
 
 

@@ -23,11 +23,9 @@ from dsgp_lab.gates import gated
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep, plan_mask
 from dsgp_lab.regimes import REGIMES, Regime, trained_folder
-from dsgp_lab.results import Prediction
 from dsgp_lab.router import Router
 from dsgp_lab.router_planner import Planner
 from dsgp_lab.sensitivity import FirstOrder, Scorer, Sensitivity, lengths
-from dsgp_lab.sensitivity.targets import margin
 from dsgp_lab.tasks import TASKS, data_folder
 
 if TYPE_CHECKING:
@@ -133,7 +131,7 @@ class Exploration:
             text=choice.text,
             inputs=inputs,
             tokens=lab.tokens(choice.text),
-            dense=Prediction.of(lab.subnetwork.dense(inputs)[0], lab.labels),
+            dense=lab.prediction(lab.subnetwork.dense(inputs)[0]),
             scorer=made,
             sensitivity=scores,
             notices=lab.notices(choice.text, inputs),
@@ -173,8 +171,8 @@ class Exploration:
         with torch.inference_mode(), gated(lab.anatomy, mask):
             masked = lab.model(**scored.inputs).logits
         return Outcome(
-            prediction=Prediction.of(logits[0], lab.labels),
-            margin=self._margin(scored, logits),
+            prediction=lab.prediction(logits[0]),
+            margin=scored.dense.margin_in(logits[0]),
             difference=float((masked - logits).abs().max()),
             toggled=None if toggled is None else self._toggled(lab, scored, mask, toggled),
         )
@@ -240,10 +238,6 @@ class Exploration:
         assert isinstance(scored.scorer, Router)
         return Planner(scored.scorer, check_keep(choice.keep))
 
-    def _margin(self, scored: Scored, logits: Tensor) -> float:
-        """The margin of the dense model's class; for regression the output."""
-        return float(margin(logits, torch.tensor([scored.dense.index]))[0])
-
     def _slopes(self, lab: Lab, scored: Scored) -> Sensitivity:
         if self._signed is None or self._signed[0] is not scored:
             self._signed = (scored, FirstOrder(signed=True)(lab.anatomy, scored.inputs))
@@ -255,7 +249,7 @@ class Exploration:
 
         def drop(around: Mask) -> float:
             margins = [
-                self._margin(scored, lab.subnetwork(scored.inputs, with_unit(around, unit, runs)).logits)
+                scored.dense.margin_in(lab.subnetwork(scored.inputs, with_unit(around, unit, runs)).logits[0])
                 for runs in (True, False)
             ]
             return margins[0] - margins[1]

@@ -6,6 +6,7 @@ decodes. Nothing is masked, and no dense run is hidden in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,6 +95,28 @@ def generate(
     stop = now(subnetwork.anatomy.device)
     rows = tuple(_until_end(row, end_ids) for row in zip(*ids, strict=True))
     return Generation(rows, read.seconds, stop - middle, len(ids) - 1, cache.num_bytes)
+
+
+@torch.inference_mode()
+def agreement(
+    subnetwork: DecoderSubNetwork, inputs: Inputs, continuation: Sequence[int], cut: Cut, reader: Cut
+) -> float:
+    """Share of a continuation's tokens that a cut chooses too, each after the prompt and those before it.
+
+    reader: what reads the prompt, the cut itself or one with the same KV groups. A single prompt.
+    """
+    if not continuation:
+        return 1.0
+    wanted = torch.tensor([list(continuation)], device=subnetwork.anatomy.device)
+    if reader is cut:
+        ids = torch.cat([inputs["input_ids"], wanted], dim=1)
+        hidden = subnetwork.prefill({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, cut)
+        chosen = subnetwork.head(hidden[0, -len(continuation) - 1 : -1]).argmax(-1)
+    else:
+        read = read_prompt(subnetwork, inputs, reader, len(continuation))
+        steps = [subnetwork.step(token, cut, read.cache) for token in wanted[0, :-1].split(1)]
+        chosen = torch.cat([read.logits, *steps]).argmax(-1)
+    return float((chosen == wanted[0]).float().mean())
 
 
 def left_padded(inputs: Inputs) -> dict[str, Tensor]:

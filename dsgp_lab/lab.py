@@ -66,8 +66,9 @@ class Lab(Classifier):
         return Snapshot.load(path)
 
     def on(self, task: str) -> Lab:
-        """The lab of another task in the same regime."""
-        return Lab(task, regime=self.regime)
+        """The lab of another task in the same regime, with units, device and numbers as here."""
+        place = {"device": self.anatomy.device, "dtype": self.model.dtype}
+        return Lab(task, self.anatomy.block_size, self.regime, **place)
 
     def heatmap(
         self,
@@ -107,7 +108,7 @@ class Lab(Classifier):
 
         def under(text: Text, run: PrunedRun) -> Prediction:
             logits = self.subnetwork(self.encode([text]), run.mask).logits
-            return self._prediction(logits[0])
+            return self.prediction(logits[0])
 
         return Comparison(
             a=first,
@@ -185,7 +186,7 @@ class Lab(Classifier):
             masks.append(batch.mask)
             logits += list(batch.dense_logits)
             counts += lengths(inputs).tolist()
-        labels = tuple(Prediction.of(row, self.labels).label for row in logits)
+        labels = tuple(self.prediction(row).label for row in logits)
         name = scorer if isinstance(scorer, str) else type(scorer).__name__
         return Gallery(tuple(texts), Mask.stack(masks), tuple(counts), labels, keep, name, tags)
 

@@ -22,7 +22,7 @@ from dsgp_lab.cost import CostModel, Macs
 from dsgp_lab.decoder import Cut, DecoderSubNetwork
 from dsgp_lab.devices import check_device, check_dtype, now
 from dsgp_lab.errors import LabError
-from dsgp_lab.generation import generate, read_prompt
+from dsgp_lab.generation import agreement, generate, read_prompt
 from dsgp_lab.language_data import load_passages
 from dsgp_lab.language_models import LanguageModel, load_language_model, load_pretrained_language_model
 from dsgp_lab.language_policy import GRIFFINS_OWN, Policy, check_attention_whole
@@ -210,8 +210,8 @@ class LanguageLab:
         chat: bool | None,
     ) -> PrunedGeneration:
         """Without a scorer, scored as the whole model reads the prompt."""
-        check_keep(keep)
         inputs, sub, device = self.encode(prompt, chat), self.subnetwork, self.anatomy.device
+        policy.check(self.cost, int(lengths(inputs)[0]), keep)  # before anything is generated
         limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "end_ids": self.end_ids}
         dense = generate(sub, inputs, None, **limits)
         shares, read, means = ReadShares(), None, self.means() if policy.repair else None
@@ -235,7 +235,7 @@ class LanguageLab:
             keep=keep,
             pruned=Continuation.of(pruned, self.tokenizer),
             dense=Continuation.of(dense, self.tokenizer),
-            agreement=self._agreement(inputs, dense.tokens[0], cut),
+            agreement=agreement(sub, inputs, dense.tokens[0], cut, sub.whole if scorer is None else cut),
             sensitivity=scores,
             mask=mask,
             macs=Macs(int(kept[0]), int(whole[0]), int(scores.macs[0]), charged=not scores.oracle),
@@ -290,10 +290,3 @@ class LanguageLab:
                 hint="pass a longer text",
             )
         return float(self.losses(ids, start, mask)[0].mean().exp())
-
-    def _agreement(self, inputs: Inputs, continuation: Sequence[int], cut: Cut) -> float:
-        if not continuation:
-            return 1.0
-        prompt = inputs["input_ids"][0].tolist()
-        chosen = self._logits([*prompt, *continuation], len(prompt), cut).argmax(-1)
-        return float((chosen == torch.tensor(continuation, device=chosen.device)).float().mean())

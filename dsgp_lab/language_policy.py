@@ -46,18 +46,27 @@ class Policy:
         Raises LabError for a budget that whole attention alone exceeds.
         """
         scores = replace(scores, macs=torch.zeros_like(scores.macs))
-        if self.cut_attention:
-            return plan_mask(scores, cost, lengths, keep, self.scope)
-        floor = min(cost.num_heads, cost.num_blocks)
-        longest = int(lengths.max())
-        least = floor * (cost.head(longest) + cost.block(longest)) / cost.layer(longest)
+        self.check(cost, int(lengths.max()), keep)
+        return plan_mask(scores, cost, lengths, keep, self.scope, self._floor(cost))
+
+    def check(self, cost: CostModel, tokens: int, keep: float) -> float:
+        """Return a budget that masks can be planned within, for so many tokens or fewer.
+
+        Raises:
+            LabError: no share, or one that whole attention alone exceeds.
+        """
+        least = self._floor(cost) * (cost.head(tokens) + cost.block(tokens)) / cost.layer(tokens)
         if check_keep(keep) < least:
             raise LabError(
                 got=f"keep={keep:g} with whole attention",
-                allowed=f"at least {least:.3f} for {longest} tokens in this model",
+                allowed=f"at least {least:.3f} for {tokens} tokens in this model",
                 hint="raise keep, or pass policy=Policy(cut_attention=True)",
             )
-        return plan_mask(scores, cost, lengths, keep, self.scope, floor)
+        return keep
+
+    def _floor(self, cost: CostModel) -> int:
+        """KV groups, and as many blocks, that every layer keeps."""
+        return 0 if self.cut_attention else min(cost.num_heads, cost.num_blocks)
 
 
 GRIFFINS_OWN = Policy()

@@ -13,6 +13,7 @@ from torch import Tensor
 from dsgp_lab.anatomy import Anatomy, Inputs
 from dsgp_lab.cost import CostModel, Macs
 from dsgp_lab.decoder import DecoderSubNetwork, make_subnetwork
+from dsgp_lab.devices import now
 from dsgp_lab.errors import LabError
 from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
@@ -115,6 +116,7 @@ class DynamicPruner:
         self.scope: Scope = scope
         self.floor = floor
         self._planned: tuple[float, Planner] | None = None
+        self._deciding = 0.0
 
     def __call__(self, inputs: Inputs, keep: float | None = None) -> PrunedBatch:
         """Score, plan, select and run a batch; then run it densely for comparison.
@@ -122,9 +124,8 @@ class DynamicPruner:
         `keep` replaces the pruner's own budget for this batch.
         """
         if isinstance(self.scorer, Router):
-            return self._routed(
-                inputs, self.scorer, self._share(inputs) if keep is None else check_keep(keep)
-            )
+            share = self._share(inputs, self.scorer) if keep is None else check_keep(keep)
+            return self._routed(inputs, self.scorer, share)
         marks = [time.perf_counter()]
 
         def mark() -> None:
@@ -163,21 +164,20 @@ class DynamicPruner:
 
     def _routed(self, inputs: Inputs, router: Router, keep: float) -> PrunedBatch:
         """A batch under a router, which decides layer by layer as the batch runs."""
+        device, several = self.anatomy.device, len(inputs["input_ids"]) > 1
         planner: Planner | BatchPlanner
-        start = time.perf_counter()
-        if len(inputs["input_ids"]) == 1:
-            planner = self._planner(router, keep)
+        planner = BatchPlanner(router, keep) if several else self._planner(router, keep)
+        start = now(device)
+        if isinstance(planner, Planner):
             logits = self.subnetwork.run(inputs, planner)
-            scores = torch.sigmoid(planner.logits)[None]
         else:
-            planner = BatchPlanner(router, keep)
             logits = run_together(self.subnetwork, inputs, planner)
-            scores = torch.sigmoid(planner.logits)
-        score = planner.seconds
-        run = time.perf_counter() - start - score
-        start = time.perf_counter()
+        middle = now(device)
         dense_logits = self.subnetwork.dense(inputs)
-        dense = time.perf_counter() - start
+        score, dense = planner.seconds, now(device) - middle
+        run = middle - start - score
+        self._deciding = score / len(logits)
+        scores = torch.sigmoid(planner.logits).view(len(logits), *planner.logits.shape[-2:])
         real, mask = lengths(inputs), planner.mask
         macs = torch.tensor([router.macs(self.cost, int(n)) for n in real])
         heads, blocks = scores[..., : self.cost.num_heads], scores[..., self.cost.num_heads :]
@@ -193,11 +193,17 @@ class DynamicPruner:
             groups=len(mask.groups()),
         )
 
-    def _share(self, inputs: Inputs) -> float:
-        """The budget as a share of MACs; under a latency budget, one with which the longest input fits."""
+    def _share(self, inputs: Inputs, router: Router) -> float:
+        """The budget as a share of MACs; under a latency budget, one with which the longest input fits.
+
+        What deciding takes is taken off: the time that it took last, or in a run for this purpose.
+        """
         if not isinstance(self.keep, LatencyBudget):
             return self.keep
-        return self.keep.share(int(lengths(inputs).max()))
+        longest = int(lengths(inputs).max())
+        if not self._deciding:
+            self._routed(inputs, router, self.keep.share(longest))
+        return self.keep.share(longest, 1e3 * self._deciding)
 
     def _planner(self, router: Router, keep: float) -> Planner:
         """The planner of a budget, whose folded weights are kept for the next input."""

@@ -65,6 +65,19 @@ class Prediction:
         gap = float(margin(logits[None])[0])
         return Prediction(labels[index], index, probabilities, gap, values)
 
+    def margin_in(self, logits: Tensor) -> float:
+        """The margin of this prediction's class, or set of labels, in other logits [labels]; see `margin`.
+
+        >>> found = Prediction.of(torch.tensor([0.0, 2.0]), ("negative", "positive"))
+        >>> found.margin_in(torch.tensor([3.0, 2.0]))
+        -1.0
+        """
+        rows = logits.float().cpu()[None]
+        if self.chosen is None:
+            return float(margin(rows, torch.tensor([self.index]))[0])
+        chosen = torch.tensor([[label in self.chosen for label in range(len(logits))]])
+        return float(label_margin(rows, chosen)[0])
+
     def __repr__(self) -> str:
         """Label, probability and margin."""
         if not self.probabilities:
@@ -99,7 +112,12 @@ class PrunedRun(Reported):
 
     @property
     def agrees(self) -> bool:
-        """Whether the cut model predicts the dense model's class (multi-label: the same set of labels)."""
+        """Whether the cut model predicts the dense model's class.
+
+        Multi-label: the same set of labels; regression: the same value to two decimals.
+        """
+        if not self.dense.probabilities:
+            return self.prediction.label == self.dense.label
         if self.dense.chosen is not None:
             return self.prediction.chosen == self.dense.chosen
         return self.prediction.index == self.dense.index
@@ -133,7 +151,20 @@ class PrunedRun(Reported):
                 f" select {self.timings.select:.2f} ms",
             ),
         )
-        return Report("Pruned run", rows, notes=self.notices)
+        return Report("Pruned run", rows, notes=(*self.notices, *self._over()))
+
+    def _over(self) -> tuple[str, ...]:
+        """A sentence if the run is above its latency budget by prediction, as a router's may be."""
+        if not isinstance(self.keep, LatencyBudget) or self.predicted_ms is None:
+            return ()
+        scoring = 0.0 if self.sensitivity.oracle else 1e3 * self.sensitivity.seconds
+        limit, predicted = self.keep.milliseconds(len(self.tokens)), self.predicted_ms + scoring
+        if predicted <= limit * (1 + 1e-9):
+            return ()
+        return (
+            f"Above the budget: {predicted:.2f} ms predicted, scoring included, and {limit:.2f} ms allowed."
+            " A router meets a budget on average, not for every input.",
+        )
 
 
 def _budget(keep: float | LatencyBudget) -> str:

@@ -7,10 +7,12 @@ is the plan that a `SubNetwork` takes in place of a mask that is known before.
 from __future__ import annotations
 
 import time
+from copy import deepcopy
 
 import torch
 from torch import Tensor
 
+from dsgp_lab.devices import now
 from dsgp_lab.mask import Mask
 from dsgp_lab.router import Router
 from dsgp_lab.runs import Kept
@@ -25,7 +27,8 @@ class Planner:
 
     The budget and the standardisation are folded into the weights once, so that a decision is two small
     products. At batch 1 the number of operations counts, not their size: pooling is one product, and the
-    comparison with 0 is Python's. `logits` and `seconds` are those of the last run.
+    comparison with 0 is Python's. Decisions are made in float32, on the device of what the model runs on.
+    `logits` and `seconds` are those of the last run.
     """
 
     @torch.no_grad()
@@ -47,7 +50,7 @@ class Planner:
 
     def __call__(self, layer: int, rows: Tensor) -> tuple[Kept, Kept]:
         """Which heads and which blocks of a layer run, from its input [tokens, hidden]."""
-        start = time.perf_counter()
+        start = now(rows.device)
         if layer == 0:
             self.seconds = 0.0
         if self.kind == "layerwise":
@@ -55,7 +58,7 @@ class Planner:
         elif self.kind == "oneshot" and layer == 0:
             features = self._pool(rows)
             self._decided = [self._decision(index, features) for index in range(len(self._decided))]
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.perf_counter() - start  # decisions are numbers: a GPU is done with them
         return self._decided[layer]
 
     @property
@@ -80,11 +83,20 @@ class Planner:
     def _pool(self, rows: Tensor) -> Tensor:
         """First token and mean [2 hidden] of one unpadded input [tokens, hidden]."""
         length = len(rows)
+        if rows.dtype is not torch.float32:
+            rows = rows.float()
         if length not in self._pools:
-            pool = torch.full((2, length), 1 / length, dtype=rows.dtype, device=rows.device)
+            pool = torch.full((2, length), 1 / length, device=rows.device)
             pool[0] = torch.eye(1, length)[0]
             self._pools[length] = pool
+            self._move(rows.device)
         return torch.mm(self._pools[length], rows).view(-1)
+
+    def _move(self, device: torch.device) -> None:
+        """Put the folded weights where the model is."""
+        self._w1, self._b1, self._w2, self._b2 = (
+            tuple(each.to(device) for each in part) for part in (self._w1, self._b1, self._w2, self._b2)
+        )
 
 
 class BatchPlanner:
@@ -102,17 +114,19 @@ class BatchPlanner:
     @torch.inference_mode()
     def __call__(self, layer: int, rows: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Kept heads [batch, heads] and blocks [batch, blocks] of a layer from its input [tokens, hidden]."""
-        start = time.perf_counter()
+        start = now(rows.device)
         if layer == 0:
             self._logits, self.seconds = [], 0.0
+            if self.router.b1.device != rows.device:
+                self.router = deepcopy(self.router).to(rows.device)
         router, features = self.router, self._first
         if router.shape.kind == "layerwise" or layer == 0:
-            features = self._first = self._pool(rows, tokens)
+            features = self._first = self._pool(rows.float(), tokens)
         assert features is not None
-        keep = rows.new_full((tokens.batch,), self.budget)
+        keep = features.new_full((tokens.batch,), self.budget)
         self._logits.append(router.logits(layer, features, keep))
         kept = self._logits[-1] > 0
-        self.seconds += time.perf_counter() - start
+        self.seconds += now(rows.device) - start
         return kept[:, : router.shape.num_heads], kept[:, router.shape.num_heads :]
 
     @property

@@ -190,4 +190,5 @@ def _prediction(values: dict[str, Any]) -> Prediction:
         probabilities=tuple(values["probabilities"]),
         margin=float(values["margin"]),
         logits=tuple(values["logits"]),
+        chosen=None if values.get("chosen") is None else tuple(values["chosen"]),
     )

@@ -14,7 +14,8 @@ import torch
 from dsgp_lab import Lab, LabError
 from dsgp_lab.cost_table import CostPoint, CostTable, Machine
 from dsgp_lab.evaluate import bench_rivals as rivals_module
-from dsgp_lab.evaluate import bench_variants
+from dsgp_lab.evaluate import bench_variants, benchmark
+from dsgp_lab.evaluate.bench import text_of_length
 from dsgp_lab.evaluate.bench_executions import FOUR, HALVES, SIMILAR, bench_executions, mixed_masks
 from dsgp_lab.evaluate.bench_inputs import bench_inputs
 from dsgp_lab.evaluate.bench_interaction import FIRST_ORDER, SLIDER, bench_interaction, leave_one_out_map
@@ -35,9 +36,14 @@ def no_glue(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def done(sst2: Lab) -> Benchmark:
     """One small benchmark."""
+
+    def fails(task: str) -> MemoryTable:
+        raise LabError(got=f"no memory run of {task}", allowed="one", hint="none")
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSGP_GLUE_DIR", "")
-        return run_bench(sst2, (1, 2), (0.5,), long=16, rounds=5, with_memory=False)
+        patch.setattr(benchmark, "measure_memory", fails)
+        return run_bench(sst2, (1, 2), (0.5,), long=16, rounds=5)
 
 
 def test_inputs(sst2: Lab) -> None:
@@ -170,6 +176,33 @@ def test_missing_onnx_is_said(sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(bench_variants, "find_spec", lambda name: None)
     made = make_variants(sst2, bench_inputs(sst2, 1, 2), (0.5,))
     assert any("ONNX Runtime dense is left out: onnxruntime" in note for note in made.notes)
+
+
+def test_a_failing_memory_run_costs_its_table_alone(done: Benchmark) -> None:
+    assert done.memory is None
+    assert "Memory is left out. Got no memory run of sst2." in str(done)
+
+
+@pytest.mark.parametrize("tokens", [0, 513])
+def test_lengths_that_the_model_cannot_read(sst2: Lab, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "bench_half", None)  # nothing is measured
+    said = f"texts of {tokens} tokens.*1 to 512"
+    with pytest.raises(LabError, match=said):
+        run_bench(sst2, long=tokens)
+    with pytest.raises(LabError, match=said):
+        text_of_length(sst2, tokens)
+    with pytest.raises(LabError, match=said):
+        bench_inputs(sst2, 1, 1, tokens)
+    with pytest.raises(LabError, match=said):
+        measure_shares(sst2, [], tokens)
+    with pytest.raises(LabError, match=said):
+        measure_grid(sst2, (1,), (tokens,))
+
+
+def test_a_task_without_texts_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "bench_half", None)
+    with pytest.raises(LabError, match="wnli"):
+        run_bench(Lab("wnli"))
 
 
 def test_all_forms(done: Benchmark, sst2: Lab, tmp_path: Path) -> None:

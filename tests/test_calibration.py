@@ -15,8 +15,13 @@ from toys import random_mask, toy_anatomy, toy_inputs, toy_model
 
 from dsgp_lab import DynamicPruner, LabError, Mask, SubNetwork, calibration, make_scorer, plan_mask
 from dsgp_lab.calibration import calibrate
+from dsgp_lab.cost import Macs
 from dsgp_lab.cost_table import CostPoint, CostTable, Machine, counts
 from dsgp_lab.latency_budget import LatencyBudget
+from dsgp_lab.pruner import Timings
+from dsgp_lab.results import Prediction, PrunedRun
+from dsgp_lab.router import Router, RouterShape
+from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.sensitivity import lengths
 
 MODEL = toy_model("bert")
@@ -165,3 +170,38 @@ def test_a_pruner_with_a_latency_budget() -> None:
     for row, tokens in enumerate(lengths(INPUTS).tolist()):
         assert TABLE.predict(batch.mask[row], tokens) <= budget.milliseconds(tokens) + 1e-9
     assert math.isfinite(batch.timings.total)
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 1, 2]])
+def test_a_routers_time_counts_too(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deciding takes 2 of 4 ms: what runs is what runs in 2 ms without a router."""
+    inputs = {name: values[rows] for name, values in INPUTS.items()}
+    router = Router(RouterShape.of(ANATOMY, "layerwise", width=8))
+    router.start_from_ranking(torch.rand(ANATOMY.num_layers, router.shape.num_units))
+    budget, kind = LatencyBudget(4.0, "ms", TABLE), Planner if len(rows) == 1 else BatchPlanner
+    seconds = property(lambda self: 2e-3 * len(rows), lambda self, value: None)
+    monkeypatch.setattr(kind, "seconds", seconds, raising=False)
+    batch = DynamicPruner(SUB, router, budget)(inputs)
+    wanted = LatencyBudget(2.0, "ms", TABLE).share(int(lengths(inputs).max()))
+    alone = DynamicPruner(SUB, router, wanted)(inputs)
+    assert torch.equal(batch.mask.blocks, alone.mask.blocks)
+    with pytest.raises(LabError, match=r"2 ms for .*a run without any unit"):
+        DynamicPruner(SUB, router, LatencyBudget(2.0, "ms", TABLE))(inputs)
+
+
+def test_a_run_above_its_budget_says_so() -> None:
+    run = PrunedRun(
+        text="x",
+        tokens=("x",) * 10,
+        keep=LatencyBudget(4.0, "ms", TABLE),
+        prediction=Prediction("a", 0, (), 0.0, (0.0,)),
+        dense=Prediction("a", 0, (), 0.0, (0.0,)),
+        sensitivity=replace(make_scorer("random")(ANATOMY, INPUTS), seconds=1e-3),
+        mask=Mask.full(ANATOMY),
+        macs=Macs(1, 1, 0, charged=True),
+        timings=Timings(1.0, 0.0, 0.0, 1.0, 1.0),
+        predicted_ms=3.5,
+    )
+    assert "Above the budget: 4.50 ms predicted, scoring included, and 4.00 ms allowed." in str(run)
+    assert "Above" not in str(replace(run, predicted_ms=3.0))
+    assert "Above" not in str(replace(run, keep=0.5))

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -188,6 +189,22 @@ def test_bench_as_json(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -
     assert [(r["task"], r["threads"], r["batch"], r["keep"]) for r in dynamic] == [("sst2", 1, 1, 0.5)] * 2
     assert dynamic[1]["tokens"] == 16
     assert all(r["aa_low"] <= r["aa_high"] and r["ci_low"] <= r["ratio"] <= r["ci_high"] for r in records)
+
+
+def test_workers_elsewhere_get_whole_paths(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the checkpoints and of the results: a worker may have been started in another folder."""
+    given: list[Path] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dsgp_lab.evaluate.cluster.cluster", lambda scheduler: nullcontext())
+    monkeypatch.setattr(
+        "dsgp_lab.evaluate.sweep_plan.plan_cells", lambda *_, root, **__: given.append(root) or []
+    )
+    monkeypatch.setattr("dsgp_lab.evaluate.sweep.sweep", lambda cells, out, executor: given.append(out))
+    call("sweep", "--root", "made", "--out", "cells", "--scheduler", "tcp://somewhere:1")
+    call("sweep", "--root", "made", "--out", "cells")
+    assert given == [tmp_path / "made", tmp_path / "cells", Path("made"), Path("cells")]
 
 
 def test_calibrate(call: Call, toy_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,16 @@ def test_every_method(teaching: OwnData, root: Path, method: str) -> None:
         assert all(0.65 < share <= 0.7 + 1e-6 for share in made.shares)
 
 
+def test_a_cascade_of_a_regression_says_that_the_twin_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "load_task_model", load_task_model)
+    few = OwnData(load_teaching("stsb").take(range(3)))
+    cascade, twin = (evaluate_own(few, method, 0.5) for method in ("cascade", "twin"))
+    assert cascade.pruned == twin.pruned
+    notices = " ".join(cascade.notices)
+    assert "the twin's mask of this budget ran instead" in notices
+    assert "threshold" not in notices
+
+
 def test_joint_weights_come_first_and_dense_stays_dense(sst2: Lab, teaching: OwnData, tmp_path: Path) -> None:
     save_router(trained_folder("sst2", "frozen", root=tmp_path), sst2.anatomy, twin=False, seed=1)
     joint = trained_folder("sst2", "joint", root=tmp_path)

@@ -94,6 +94,17 @@ def test_keeping_everything_is_dense(toy_lab: Lab) -> None:
     assert run.macs.share == 1
 
 
+def test_another_task_has_the_same_units_and_numbers() -> None:
+    lab = Lab("sst2", block_size=64, dtype="bfloat16").on("rte")
+    assert (lab.name, lab.regime, lab.anatomy.block_size) == ("rte", "frozen", 64)
+    assert (lab.model.dtype, lab.anatomy.device.type) == (torch.bfloat16, "cpu")
+
+
+def test_the_encoder_of_all_tasks_has_no_other_regime() -> None:
+    with pytest.raises(LabError, match=r"Lab\('glue', regime='joint'\).*Lab\(\"sst2\", regime='joint'\)"):
+        Lab("glue", regime="joint")
+
+
 def test_regression(tmp_path: Path) -> None:
     lab = Lab.from_pretrained(save_toy(tmp_path, num_labels=1), block_size=16)
     assert lab.labels == ()
@@ -103,6 +114,9 @@ def test_regression(tmp_path: Path) -> None:
     assert run.dense.logits[0] == pytest.approx(value, abs=1e-5)
     assert repr(run.dense) == run.dense.label
     assert "labels: none" in repr(lab)
+    assert run.prediction.label != run.dense.label
+    assert not run.agrees
+    assert lab.prune(("a warm film", "a funny film"), keep=1.0).agrees
     assert lab.compare("a warm film", "a dull film").swapped_a.probabilities == ()
 
 

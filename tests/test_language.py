@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,44 @@ def test_scores_as_a_by_product_of_the_prefill(lab: LanguageLab) -> None:
     assert list(made) == wanted
 
 
+def test_the_agreement_after_reading_is_that_of_the_run_it_gives(lab: LanguageLab) -> None:
+    """The whole model reads the prompt, then the cut one is given the dense tokens, one by one."""
+    shares = []
+    for prompt in (TEXT, "the dull film", "very good"):
+        run = lab.prune_after_reading(prompt, keep=0.7, max_new_tokens=12)
+        chosen = []
+        with torch.no_grad():
+            out = lab.model(**lab.encode(prompt), use_cache=True)
+            for token in run.dense.tokens:
+                chosen.append(int(out.logits[0, -1].argmax()))
+                cache = "cache" if "cache" in out else "past_key_values"  # by the version of transformers
+                with gated(lab.anatomy, run.mask):
+                    step = torch.tensor([[token]])
+                    out = lab.model(input_ids=step, use_cache=True, **{cache: out[cache]})
+        same = [a == b for a, b in zip(chosen, run.dense.tokens, strict=True)]
+        assert run.agreement == pytest.approx(sum(same) / len(same))
+        shares.append(run.agreement)
+    assert min(shares) < 1
+
+
+def test_an_impossible_budget_is_refused_before_anything_is_measured(
+    lab: LanguageLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Budgets of which only the last one is impossible, and only for the longest text."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the model ran")
+
+    monkeypatch.setattr(lab.subnetwork, "prefill", never)
+    with pytest.raises(LabError, match=r"keep=0\.3 with whole attention"):
+        evaluate_language(lab, ["griffin"], [0.8, 0.3], passages=PASSAGES)
+    asked = [Prompt("film " * 400, ("film",), "fact")]
+    with pytest.raises(LabError, match=r"keep=0\.8 with whole attention.*for 402 tokens"):
+        evaluate_language(lab, ["griffin"], [0.95, 0.8], passages=PASSAGES, prompts=asked)
+    with pytest.raises(LabError, match=r"keep=0\.3 with whole attention"):
+        lab.prune(TEXT, keep=0.3)
+
+
 def test_everything_kept_is_the_dense_model(lab: LanguageLab) -> None:
     run = lab.prune(TEXT, keep=1.0, max_new_tokens=6)
     assert run.agreement == 1
@@ -176,6 +215,8 @@ def test_a_static_mask_is_the_same_for_every_prompt(lab: LanguageLab) -> None:
         (lambda lab: evaluate_language(lab, ["constant"]), "scorers constant"),
         (lambda lab: evaluate_language(lab, passages=PASSAGES[:2]), "2 passages"),
         (lambda lab: bench_language(lab, new_tokens=(1,)), "new_tokens=\\(1,\\)"),
+        (lambda lab: bench_language(lab, new_tokens=(32, 600)), "new_tokens=\\(32, 600\\).*2 to 448"),
+        (lambda lab: bench_language(lab, new_tokens=()), "new_tokens=\\(\\)"),
     ],
 )
 def test_mistakes(lab: LanguageLab, call: Any, message: str) -> None:
@@ -276,6 +317,15 @@ def test_an_evaluation_goes_on_from_its_file(lab: LanguageLab, tmp_path: Path) -
         loaded.row("griffin", 0.5)
     with pytest.raises(LabError, match=r"made from .*--out"):
         evaluate_language(lab, ["griffin"], [0.8], Policy("global"), **settings)
+    for other in ({"dtype": "bfloat16"}, {"device": "cuda"}, {"block_size": "8"}):
+        table = LanguageTable.load(out)
+        replace(table, about=table.about | other).save(out)
+        with pytest.raises(LabError, match=f"{next(iter(other.values()))}.*made from"):
+            evaluate_language(lab, ["griffin"], [0.8], **settings)
+        table.save(out)
+    plain = {name: table.about[name] for name in ("machine", "texts")}  # as tables were written before
+    replace(table, about=plain).save(out)
+    assert evaluate_language(lab, ["griffin"], [0.8], **settings).rows == table.rows
     out.write_text("{}", "utf-8")
     with pytest.raises(LabError, match="cannot be read"):
         evaluate_language(lab, ["griffin"], [0.8], **settings)
@@ -413,8 +463,28 @@ def test_commands(folder: str) -> None:
     assert made.exit_code == 0, made.output
     (row,) = json.loads(made.stdout)["rows"]
     assert (row["scorer"], row["keep"]) == ("griffin", 0.9)
-    made = runner.invoke(app, [*command, "--speed", "--rounds", "5"])
+    command = ["language", "--model", folder, "--keeps", "0.9", "--json", "--speed", "--rounds", "5"]
+    made = runner.invoke(app, [*command, "--scorers", "griffin", "--rivals"])
     assert json.loads(made.stdout)["prompt_tokens"] == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--speed --scorers nonsense", "--scorers with --speed.*--rivals"),
+        ("--speed --scope sideways --rivals", "--scope with --speed"),
+        ("--speed --cut-attention", "--cut-attention with --speed"),
+        ("--speed --repair", "--repair with --speed"),
+        ("--speed --answers", "--answers with --speed"),
+        ("--speed --rivals --scorers griffin,router", "griffin,router with --rivals"),
+        ("--rounds 5", "--rounds without --speed"),
+        ("--new-tokens 64", "--new-tokens without --speed"),
+        ("--rivals", "--rivals without --speed"),
+    ],
+)
+def test_options_without_an_effect_are_refused(given: str, said: str) -> None:
+    with pytest.raises(LabError, match=said):
+        CliRunner().invoke(app, ["language", *given.split()], catch_exceptions=False)
 
 
 def _source() -> Any:

@@ -11,7 +11,9 @@ import torch
 from toys import save_toy, toy_model
 
 from dsgp_lab import Lab, LabError, gated
+from dsgp_lab.evaluate.switches import word_switches
 from dsgp_lab.results import Prediction
+from dsgp_lab.router import Router, RouterShape
 from dsgp_lab.sensitivity import FirstOrder, Fisher, LeaveOneOut
 from dsgp_lab.sensitivity.targets import label_margin
 
@@ -66,6 +68,30 @@ def test_one_label_of_its_own(tmp_path: Path) -> None:
 def test_a_regression_of_several_values_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"a regression with 3 values.*problem_type"):
         Lab.from_pretrained(saved(tmp_path, "bert", "regression", 3))
+
+
+def test_multi_label_models_everywhere_as_in_predict(tmp_path: Path) -> None:
+    """Explorer, gallery, switches, both panels and a restored state show the same set of labels."""
+    lab = Lab.from_pretrained(saved(tmp_path, "bert", "multi_label_classification", 4), block_size=8)
+    texts = [TEXT, "a dull film"]
+    dense = lab.predict(TEXT)
+    assert dense.chosen is not None
+    assert len(dense.chosen) != 1  # which one class could not stand for
+    assert lab.gallery(texts).labels == tuple(lab.predict(text).label for text in texts)
+    router = Router(RouterShape.of(lab.anatomy, "layerwise"))
+    assert word_switches(lab, TEXT, 1.0, router).prediction.chosen == dense.chosen
+    panel = lab.explore(TEXT, keep=0.6)
+    assert panel.wait()
+    run = lab.prune(TEXT, keep=0.6)
+    snapshot = Lab.restore(panel.export(tmp_path / "state.html"))
+    panel.close()
+    assert snapshot.dense == dense
+    assert snapshot.prediction.chosen == run.prediction.chosen
+    card = lab.compare_panel(*texts, 0.6).cards[0].value
+    whole = torch.tensor([[label in dense.chosen for label in range(4)]])
+    margin = float(label_margin(torch.tensor([run.prediction.logits]), whole)[0])
+    assert dense.margin_in(torch.tensor(run.prediction.logits)) == pytest.approx(margin)
+    assert f"Margin of {dense.label}: dense {dense.margin:.2f}, pruned {margin:.2f}." in card
 
 
 def test_multi_label_predictions_read_well() -> None:

@@ -12,6 +12,9 @@ from toys import save_toy
 
 from dsgp_lab import Lab, LabError
 from dsgp_lab.evaluate.cell import Cell, CellResult
+from dsgp_lab.evaluate.cell_files import cell_path, claimed
+from dsgp_lab.evaluate.sweep_plan import plan_cells
+from dsgp_lab.panels import sweep_panel
 from dsgp_lab.panels.compare_panel import ComparePanel
 from dsgp_lab.panels.sweep_panel import SweepPanel
 
@@ -96,6 +99,34 @@ def test_a_sweep_fills_the_curve_and_goes_on_where_it_stopped(home: Path) -> Non
     assert len(seen) == 4
     panel.close()
     assert (home / "sweep").exists()
+
+
+def test_cells_of_another_sweep_are_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = threading.Event()
+    monkeypatch.setattr(SweepPanel, "_wait_for", lambda self, number: waiting.set())
+    monkeypatch.setattr(sweep_panel, "POLL_SECONDS", 0.05)
+    cells = plan_cells(["sst2"], ["frozen"], ["random"], [0.4], limit=64, split="teaching", say=print)
+    panel = SweepPanel(Stub(), home / "sweep", fake_run)  # type: ignore[arg-type]
+    panel.methods.value, panel.budgets.value = ["random"], [0.4]
+    panel.folder.mkdir()
+    with claimed(cell_path(panel.folder, cells[-1])) as mine:
+        assert mine
+        panel.start()
+        assert waiting.wait(30)
+        assert len(panel.outcomes) == len(cells) - 1
+    assert panel.wait()
+    assert {outcome.cell for outcome in panel.outcomes} == set(cells)
+    assert panel.rows is not None
+    assert panel.status.value == "Done."
+    panel.close()
+
+
+def test_a_budget_below_the_sliders_is_shown_as_it_is(lab: Lab) -> None:
+    compared, explored = lab.compare_panel(A, B, keep=0.03), lab.explore(A, keep=0.03)
+    assert compared.keep.value == explored.face.keep.value == 0.03
+    assert explored.wait()
+    compared.close()
+    explored.close()
 
 
 def test_cancelling_keeps_what_is_done(home: Path) -> None:

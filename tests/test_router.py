@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -89,6 +90,45 @@ def test_pruned_batch_of_a_router(anatomy):
         assert macs.charged
         assert macs.scorer == router.macs(cost, length) > 0
     assert batch.timings.score > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [[0], [0, 1, 2, 3]])
+def test_a_router_decides_in_float32_for_a_model_in_bfloat16(kind, rows):
+    anatomy = toy_anatomy(toy_model("bert").to(torch.bfloat16))
+    inputs = {name: values[rows] for name, values in toy_inputs(anatomy.model, [9] * 4).items()}
+    batch = DynamicPruner(anatomy, lively_router(anatomy, kind), 0.5)(inputs)
+    assert batch.logits.dtype == torch.bfloat16
+    assert batch.sensitivity.heads.dtype == torch.float32
+    again = SubNetwork(anatomy)(inputs, batch.mask).logits
+    torch.testing.assert_close(batch.logits, again, atol=0.2, rtol=0.1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [[0], [0, 1, 2, 3]])
+def test_a_router_that_is_on_the_cpu_decides_for_a_model_on_a_gpu(kind, rows):
+    anatomy = toy_anatomy(toy_model("bert"))
+    router, inputs = lively_router(anatomy, kind), toy_inputs(anatomy.model, LENGTHS)
+    inputs = {name: values[rows] for name, values in inputs.items()}
+    expected = DynamicPruner(anatomy, router, 0.5)(inputs)
+    there = toy_anatomy(toy_model("bert").cuda())
+    found = DynamicPruner(there, router, 0.5)({name: values.cuda() for name, values in inputs.items()})
+    torch.testing.assert_close(found.logits.cpu(), expected.logits, atol=1e-4, rtol=1e-4)
+    assert router.b1.device.type == "cpu"
+
+
+def test_building_a_planner_is_not_timed(monkeypatch):
+    anatomy = toy_anatomy(toy_model("bert"))
+    built = Planner.__init__
+
+    def slow(self, router, keep):
+        built(self, router, keep)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Planner, "__init__", slow)
+    batch = DynamicPruner(anatomy, lively_router(anatomy), 0.5)(toy_inputs(anatomy.model, [9]))
+    assert batch.timings.total < 300
 
 
 def test_a_router_costs_little():

@@ -9,6 +9,7 @@ from itertools import cycle, islice
 import torch
 
 from dsgp_lab.anatomy import Inputs
+from dsgp_lab.evaluate.bench_inputs import check_tokens
 from dsgp_lab.evaluate.latency import LatencyTable, measure_latency, threads
 from dsgp_lab.gates import gated
 from dsgp_lab.lab import Lab
@@ -23,6 +24,7 @@ GATED = "half, gated only"
 
 def text_of_length(lab: Lab, tokens: int) -> Inputs:
     """A batch of one: teaching sentences joined and cut to exactly this many tokens."""
+    check_tokens(lab, tokens)
     sentences = [" ".join(text) for text in load_teaching("sst2").texts]
     inputs = lab.encode([" ".join(sentences)]) if lab.task is None or not lab.task.is_pair else None
     if inputs is None:

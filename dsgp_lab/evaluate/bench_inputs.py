@@ -10,6 +10,7 @@ from statistics import median
 import torch
 
 from dsgp_lab.anatomy import Inputs
+from dsgp_lab.errors import LabError
 from dsgp_lab.lab import Lab
 from dsgp_lab.results import Text
 from dsgp_lab.tasks import GLUE_FOLDER_VARIABLE, Examples, load_examples, load_teaching
@@ -44,7 +45,11 @@ def bench_inputs(
     """Batches of randomly drawn dev inputs of the lab's task, or, without GLUE, of its teaching set.
 
     With `tokens`, every input is joined from several of them and cut to exactly that length.
+
+    Raises:
+        LabError: no such examples, or more tokens than the model reads.
     """
+    check_tokens(lab, 1 if tokens is None else tokens)
     examples, source = _examples(lab)
     chance = random.Random(seed)
     texts: list[Text] = [text[0] if len(text) == 1 else (text[0], text[1]) for text in examples.texts]
@@ -52,6 +57,16 @@ def bench_inputs(
         chosen = [[chance.choice(texts) for _ in range(batch)] for _ in range(count)]
         return BenchInputs(tuple(lab.encode(each) for each in chosen), source)
     return BenchInputs(tuple(_joined(lab, texts, tokens, batch, chance) for _ in range(count)), source)
+
+
+def check_tokens(lab: Lab, tokens: int) -> None:
+    """Raise LabError for a length that the model cannot read."""
+    if not 1 <= tokens <= lab.max_tokens:
+        raise LabError(
+            got=f"texts of {tokens} tokens",
+            allowed=f"1 to {lab.max_tokens}, which is all that {lab.name} reads",
+            hint="choose a length within",
+        )
 
 
 def _examples(lab: Lab) -> tuple[Examples, str]:

@@ -14,11 +14,11 @@ from dsgp_lab.cost_table import Machine
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench import bench_half
 from dsgp_lab.evaluate.bench_executions import bench_executions
-from dsgp_lab.evaluate.bench_inputs import bench_inputs
+from dsgp_lab.evaluate.bench_inputs import bench_inputs, check_tokens
 from dsgp_lab.evaluate.bench_interaction import bench_interaction
 from dsgp_lab.evaluate.bench_rivals import ROUNDS, RivalTable, bench_rivals
 from dsgp_lab.evaluate.bench_steps import StepTable, measure_steps
-from dsgp_lab.evaluate.bench_variants import LEAN, make_variants
+from dsgp_lab.evaluate.bench_variants import LEAN, make_variants, static_mask
 from dsgp_lab.evaluate.latency import LatencyTable, Say, machine, measure_latency, silent, threads
 from dsgp_lab.evaluate.memory import MemoryTable, measure_memory
 from dsgp_lab.lab import Lab
@@ -85,6 +85,7 @@ class Benchmark(ReportedInParts):
     memory: MemoryTable | None
     description: dict[str, str]
     rivals: RivalTable | None = None
+    notes: tuple[str, ...] = ()
 
     def reports(self) -> tuple[Report, ...]:
         """All tables, the machine last."""
@@ -93,7 +94,7 @@ class Benchmark(ReportedInParts):
             reports.append(self.rivals.report())
         if self.memory is not None:
             reports.append(self.memory.report())
-        return (*reports, Report("Machine", tuple(self.description.items())))
+        return (*reports, Report("Machine", tuple(self.description.items()), notes=self.notes))
 
     def records(self) -> list[dict[str, object]]:
         """All variants of all tables as plain rows."""
@@ -170,6 +171,9 @@ def run_bench(
 
     Variants run at every batch size on the inputs' own lengths, and at batch 1 at `long` tokens.
     Batches of several inputs take a tenth of the rounds, but at least 15 (or `rounds`, if that is fewer).
+
+    Raises:
+        LabError: before anything is measured, for a setting that cannot be, or a task without texts.
     """
     for budget in keeps:
         check_keep(budget)
@@ -177,6 +181,9 @@ def run_bench(
         raise LabError(
             got=f"batches {list(batches)}", allowed="whole numbers from 1", hint="write --batches 1,32"
         )
+    check_tokens(lab, long)
+    bench_inputs(lab, count=1)  # a task without texts is refused here,
+    static_mask(lab, keeps[0])  # and here
     some = max(rounds // 10, min(15, rounds))
     start, tables = time.perf_counter(), []
 
@@ -203,9 +210,9 @@ def run_bench(
     tables.append(bench_interaction(lab, rounds=min(10, rounds), num_threads=num_threads))
     if with_memory:
         tell("memory")
-    memory = measure_memory(lab.name) if with_memory else None
+    memory, notes = _memory(lab.name) if with_memory else (None, ())
     tell("done")
-    return Benchmark(tuple(tables), steps, memory, describe_machine(lab, num_threads))
+    return Benchmark(tuple(tables), steps, memory, describe_machine(lab, num_threads), notes=notes)
 
 
 def run_rivals(
@@ -218,6 +225,14 @@ def run_rivals(
     """Routers against static masks of equal accuracy, on some tasks or all that have results."""
     rivals = bench_rivals(tasks, rounds, num_threads, say=say)
     return Benchmark((), (), None, describe_machine(lab, num_threads), rivals)
+
+
+def _memory(task: str) -> tuple[MemoryTable | None, tuple[str, ...]]:
+    """The memory table, or a note on why there is none: what was measured before is worth keeping."""
+    try:
+        return measure_memory(task), ()
+    except LabError as error:
+        return None, (f"Memory is left out. {error}",)
 
 
 def _has_router(lab: Lab) -> bool:

@@ -26,8 +26,10 @@ from dsgp_lab.language_policy import GRIFFINS_OWN, Policy
 from dsgp_lab.language_scorers import DYNAMIC, dynamic_scorers, layer_means, mean_scores, prompt_scorer
 from dsgp_lab.mask import Mask
 from dsgp_lab.packed_decoder import Means
-from dsgp_lab.plan import check_keep
-from dsgp_lab.sensitivity import Scorer, Sensitivity
+from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths
+
+USUAL = {"dtype": "float32", "device": "cpu", "block_size": "1"}
+"""What tables were measured with that do not say it."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ def evaluate_language(
             allowed=", ".join(DYNAMIC),
             hint="use these names; their static twins run beside them",
         )
-    for keep in keeps:
-        check_keep(keep)
     halves = _halves(lab, load_passages() if passages is None else passages)
+    asked = [int(lengths(lab.encode(prompt.text))[0]) for prompt in prompts]
+    for keep in keeps:
+        policy.check(lab.cost, max([*asked, *(half.start for half in halves)]), keep)
     whole = [lab.losses(half.ids, half.start) for half in halves]
     table = _begun(lab, policy, halves, whole, out)
     if prompts and table.dense_right is None:
@@ -177,11 +180,15 @@ def _begun(
 ) -> LanguageTable:
     """The table without rows, or with those that the file has already."""
     texts = hashlib.sha256(str([(half.ids, half.start) for half in halves]).encode()).hexdigest()
-    plan, about = Policy(policy.scope, policy.cut_attention), {"machine": machine(), "texts": texts}
+    plan, about = (
+        Policy(policy.scope, policy.cut_attention),
+        {"machine": machine(), "texts": texts, **_kind(lab)},
+    )
     if out is not None and out.is_file():
         found = LanguageTable.load(out)
-        got = (found.model, found.scope, found.about.get("texts"))
-        wanted = (lab.name, str(plan), texts)
+        kind = {name: found.about.get(name, usual) for name, usual in USUAL.items()}
+        got = (found.model, found.scope, found.about.get("texts"), *kind.values())
+        wanted = (lab.name, str(plan), texts, *_kind(lab).values())
         if got != wanted:
             raise LabError(
                 got=f"{out}, made from {got}",
@@ -191,6 +198,12 @@ def _begun(
         return found
     dense = _quality(whole, whole)
     return LanguageTable(lab.name, str(plan), len(halves), 0, dense, None, (), about)
+
+
+def _kind(lab: LanguageLab) -> dict[str, str]:
+    """What a lab computes in; the names are those of `USUAL`."""
+    numbers, device = str(lab.model.dtype).removeprefix("torch."), lab.anatomy.device.type
+    return {"dtype": numbers, "device": device, "block_size": str(lab.anatomy.block_size)}
 
 
 def _halves(lab: LanguageLab, passages: Sequence[Passage]) -> list[_Half]:

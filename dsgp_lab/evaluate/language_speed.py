@@ -130,7 +130,7 @@ def bench_language(
     check_keep(keep)
     ids = [i for passage in load_passages() for i in lab.tokenizer(passage.text)["input_ids"]]
     longest = int(lab.model.config.max_position_embeddings) - prompt_tokens
-    if not 1 <= prompt_tokens <= len(ids) or not new_tokens or not 2 <= min(new_tokens) <= longest:
+    if not 1 <= prompt_tokens <= len(ids) or not all(2 <= n <= longest for n in new_tokens or (0,)):
         raise LabError(
             got=f"prompt_tokens={prompt_tokens}, new_tokens={new_tokens}",
             allowed=f"1 to {len(ids)} tokens, and lengths from 2 to {longest}",

@@ -255,7 +255,9 @@ def _notices(examples: Examples, tokenizer: Any, method: str) -> list[str]:
         notices.append(f"Fewer than {FEW} examples: the intervals are too narrow.")
     if len(set(examples.labels)) == 1:
         notices.append("All labels are the same: the figures say nothing of the other answers.")
-    if method in CALIBRATED:
+    if method == CASCADE and examples.task.is_regression:
+        notices.append("A regression's answers have no margin: the twin's mask of this budget ran instead.")
+    elif method in CALIBRATED:
         what = "The threshold was chosen on" if method == CASCADE else "Scores are means over"
         notices.append(f"{what} texts of {examples.task.name} {calibration_split(examples.task.name)}.")
     if method in ORACLES:

@@ -172,12 +172,12 @@ def _switches(
     planner = Planner(router, check_keep(keep))
     logits, masks, decided, shares = [], [], [], []
     for each in (inputs, *variants):
-        real = lengths(each)
+        real = lengths(each).cpu()
         logits.append(lab.subnetwork.run(each, planner)[0])
         masks.append(planner.mask)
         decided.append(planner.logits)
         shares.append(float(lab.cost.masked(planner.mask, real) / lab.cost.dense(real)))
-    own, *predictions = (Prediction.of(values, lab.labels) for values in logits)
+    own, *predictions = map(lab.prediction, logits)
     return Switches(
         text=text,
         keep=keep,

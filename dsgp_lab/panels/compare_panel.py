@@ -7,13 +7,14 @@ from html import escape
 from typing import TYPE_CHECKING, Any, get_args
 
 import ipywidgets as w
+import torch
 
 from dsgp_lab.exploration import Exploration
 from dsgp_lab.panels.controls import SHORT, button, close_all, stretching, wrapping
 from dsgp_lab.panels.face import error_html
 from dsgp_lab.panels.live_figure import LiveFigure, live, redraw
 from dsgp_lab.panels.worker import Worker
-from dsgp_lab.results import Comparison, Masks, PrunedRun, Text
+from dsgp_lab.results import Comparison, Masks, Text
 from dsgp_lab.views import cards
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class ComparePanel:
         )
         self.keep = w.FloatSlider(
             value=question.keep,
-            min=0.05,
+            min=min(0.05, question.keep),
             max=1.0,
             step=0.01,
             readout_format=".0%",
@@ -169,7 +170,7 @@ class ComparePanel:
                 self._lab.labels,
                 run.dense.probabilities,
                 cut.probabilities,
-                margins=(run.dense.margin, _margin(run, cut)),
+                margins=(run.dense.margin, run.dense.margin_in(torch.tensor(cut.logits))),
                 values=(run.dense.label, cut.label),
                 title=f"Text {name} under {under}",
             )
@@ -177,14 +178,6 @@ class ComparePanel:
         only = [escape(cell) for cell in lines.rows[-1]]
         body = f"<div>Only a runs {only[1]}.<br>Only b runs {only[2]}.</div>"
         self.cards[2].value = cards.card("The masks", body, " ".join(lines.notes))
-
-
-def _margin(run: PrunedRun, cut: Any) -> float:
-    """The margin of the dense model's class, from a prediction's logits; for regression the output."""
-    if not run.dense.probabilities:
-        return float(cut.logits[0])
-    mine = cut.logits[run.dense.index]
-    return float(mine - max(value for i, value in enumerate(cut.logits) if i != run.dense.index))
 
 
 def _fields(question: Question, pair: bool) -> list[tuple[str, str]]:

@@ -137,6 +137,7 @@ class Face:
         names = names if choice.scorer in names else (choice.scorer, *names)
         self.scorer.options = [(name.replace("_", " "), name) for name in names]
         self.scorer.value = choice.scorer
+        self.keep.min = min(self.keep.min, choice.keep)
         self.keep.value = choice.keep
         self._quiet = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from dsgp_lab.evaluate.methods import DENSE, available_methods
 from dsgp_lab.evaluate.results_curve import results_curve
 from dsgp_lab.evaluate.results_rows import table_of
 from dsgp_lab.evaluate.run_cell import run_cell
-from dsgp_lab.evaluate.sweep import Outcome, clock, make_cells
+from dsgp_lab.evaluate.sweep import POLL_SECONDS, Outcome, clock, make_cells
 from dsgp_lab.evaluate.sweep_plan import plan_cells
 from dsgp_lab.panels.controls import SHORT, button, close_all, wrapping
 from dsgp_lab.panels.face import error_html
@@ -90,13 +90,21 @@ class SweepPanel:
         def job(stale: Callable[[], bool]) -> None:
             make_folder(self.folder)
             done: list[CellResult] = []
-            for cell in cells:
-                for outcome in make_cells([cell], self.folder, self._run_cell):
+            missing = list(cells)
+            while missing:
+                elsewhere = []
+                for outcome in (each for cell in missing for each in self._make(cell)):
                     if stale():
                         return
-                    if outcome.state != "elsewhere":
-                        done.append(read_cell(cell_path(self.folder, cell)))
+                    if outcome.state == "elsewhere":
+                        elsewhere.append(outcome.cell)
+                        continue
+                    done.append(read_cell(cell_path(self.folder, outcome.cell)))
                     self._worker.tell(stale, self._take, self._judge(outcome, done, len(cells), began))
+                missing = elsewhere
+                if missing:
+                    self._worker.tell(stale, self._wait_for, len(missing))
+                    time.sleep(POLL_SECONDS)
 
         self._worker.submit(job, lambda _: self._finish("Done."), self._fail)
 
@@ -207,6 +215,12 @@ class SweepPanel:
         self.figure_box.children = (live(view), words)
         for child in old:
             child.close()
+
+    def _make(self, cell: Cell) -> Iterator[Outcome]:
+        return make_cells([cell], self.folder, self._run_cell)
+
+    def _wait_for(self, number: int) -> None:
+        self.status.value = f"Another sweep makes {number} of these cells; waiting for it."
 
     def _finish(self, sentence: str) -> None:
         self._busy(False)

@@ -49,7 +49,8 @@ def prediction_card(
 ) -> str:
     """Probabilities dense beside pruned, and the margin of the dense model's class in both.
 
-    For regression labels is empty and `values` holds both outputs as text.
+    `values` holds what both predict as text: outputs of a regression, whose labels are empty, or classes; by
+    default the likeliest ones.
     """
     if not labels:
         scale = 5.0
@@ -60,14 +61,12 @@ def prediction_card(
     for label, whole, cut in zip(labels, dense, pruned, strict=True):
         rows += f'<div style="margin-top:4px">{escape(label)}</div>'
         rows += _pair("dense", whole, _percent(whole)) + _pair("pruned", cut, _percent(cut))
-    whole_best = max(range(len(labels)), key=lambda i: dense[i])
-    cut_best = max(range(len(labels)), key=lambda i: pruned[i])
+    likeliest = (max(zip(each, labels, strict=True))[1] for each in (dense, pruned))
+    whole_best, cut_best = values if values[0] else likeliest
     verdict = (
-        "Same class."
-        if whole_best == cut_best
-        else f"The class changed: {labels[whole_best]} became {labels[cut_best]}."
+        "Same class." if whole_best == cut_best else f"The class changed: {whole_best} became {cut_best}."
     )
-    words = f"Margin of {labels[whole_best]}: dense {margins[0]:.2f}, pruned {margins[1]:.2f}."
+    words = f"Margin of {whole_best}: dense {margins[0]:.2f}, pruned {margins[1]:.2f}."
     return card(title, rows, f"{words} {verdict}")
 
 
