@@ -7,6 +7,7 @@ OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 BOTH_CORES := -n 2 --dist loadfile
 QUICK := mask plan cost gates subnetwork copies together pruner statistics tasks checks worker contributing \
 	docstrings layers public
+SEED_TASKS := cola
 FIRST := notebooks/00_start_here.ipynb
 
 .PHONY: help lab lab-llm app test quick docs demo bench results notebooks browser-test clean
@@ -59,9 +60,9 @@ results: $(READY) ## recompute data/results from the checkpoints (hours; needs G
 	$(VENV)/bin/dsgp-lab results --from runs/results --write
 	@$(MAKE) --no-print-directory checksums
 
-seeds: $(READY) ## train small tasks' static twins under two more seeds and sweep them (hours; needs GLUE)
-	$(PY) tools/train_seeds.py --tasks cola,mrpc,rte --runs adaptive_twin --seeds 1,2
-	for seed in 1 2; do $(VENV)/bin/dsgp-lab sweep --root runs/seed$$seed --seeds $$seed --tasks cola,mrpc,rte \
+seeds: $(READY) ## train static twins under two more seeds and sweep them (SEED_TASKS=cola,rte; needs GLUE)
+	$(PY) tools/train_seeds.py --tasks $(SEED_TASKS) --runs adaptive_twin --seeds 1,2
+	for seed in 1 2; do $(VENV)/bin/dsgp-lab sweep --root runs/seed$$seed --seeds $$seed --tasks $(SEED_TASKS) \
 		--regimes adaptive --methods twin,cascade --out runs/results --workers 2 || exit 1; done
 
 notebooks: $(READY) ## run all notebooks and store their outputs
