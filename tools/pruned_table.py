@@ -35,7 +35,7 @@ def table() -> str:
     results = Results.load()
     rows = results.rows[results.rows["task"].isin(GLUE_AVERAGE)]
     gains = {
-        (each.regime, each.keep, *pair): f"{each.value:.2f} ({each.low:.2f} to {each.high:.2f})"
+        (each.regime, each.keep, *pair): f"{_points(each.value)} ({_points(each.low)} to {_points(each.high)})"
         for pair in GAINS
         for each in gain_verdicts(results, pair[1], pair[0]).entries
         if each.tasks
@@ -55,6 +55,11 @@ def table() -> str:
         gained = [gains.get((regime, keep, *pair), "-") for pair in GAINS]
         lines.append((regime, f"{keep:g}", names, *means, *gained))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _points(value: float) -> str:
+    """Two decimals, and no minus before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 if __name__ == "__main__":
