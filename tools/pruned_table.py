@@ -12,7 +12,7 @@ from readme_section import write_or_check
 
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
 from dsgp_lab.evaluate.results_table import Results
-from dsgp_lab.evaluate.verdicts import Rival, gain_verdicts
+from dsgp_lab.evaluate.verdicts import Rival, Verdict, gain_verdicts
 
 METHODS = ("router", "twin", "cascade", "static_fisher")
 GAINS: tuple[tuple[str, Rival], ...] = (("router", "twin"), ("router", "mismatched"), ("cascade", "twin"))
@@ -35,7 +35,7 @@ def table() -> str:
     results = Results.load()
     rows = results.rows[results.rows["task"].isin(GLUE_AVERAGE)]
     gains = {
-        (each.regime, each.keep, *pair): f"{_points(each.value)} ({_points(each.low)} to {_points(each.high)})"
+        (each.regime, each.keep, *pair): _interval(each)
         for pair in GAINS
         for each in gain_verdicts(results, pair[1], pair[0]).entries
         if each.tasks
@@ -57,9 +57,10 @@ def table() -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _points(value: float) -> str:
-    """Two decimals, and no minus before a zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
+def _interval(gain: Verdict) -> str:
+    """Points with two decimals, and no minus before a zero."""
+    value, low, high = (f"{round(each, 2) + 0.0:.2f}" for each in (gain.value, gain.low, gain.high))
+    return f"{value} ({low} to {high})"
 
 
 if __name__ == "__main__":
