@@ -46,7 +46,7 @@ STYLES: dict[str, tuple[str, Marker]] = {
     "twin": (ORANGE, "square"),
     "mismatched": (PURPLE, "diamond"),
     "other_task": (PURPLE, "circle"),
-    "cascade": (BLUE, "square"),
+    "cascade": (SKY, "diamond"),
     "random": (GREY, "diamond"),
     "static_first_order": (SKY, "square"),
     "static_fisher": (GREEN, "square"),
