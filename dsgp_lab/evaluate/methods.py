@@ -31,7 +31,7 @@ from dsgp_lab.regimes import Regime, trained_folder
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Flap, Random, Scorer, WandaSp
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import Examples, data_folder, shared_outputs
+from dsgp_lab.tasks import Examples, shared_outputs, task_folder
 
 Batches = Sequence[tuple[Inputs, Tensor]]
 """Calibration data: batches of inputs with their labels [batch]."""
@@ -99,7 +99,7 @@ def available_methods(task: str, regime: Regime, root: Path | None = None) -> tu
     if regime == "shared" and task not in shared_outputs():
         return ()  # WNLI is no part of the shared encoder
     routed, twin = ((trained_folder(task, regime, twin, root) / CARD).is_file() for twin in (False, True))
-    dense = (data_folder() / "checkpoints" / task / CARD).is_file()
+    dense = (task_folder(task) / CARD).is_file()
     weights = dense if regime == "frozen" else routed
     needs = {TWIN: twin and (dense or regime != "frozen"), ROUTER_METHOD: routed and weights}
     needs[CASCADE] = needs[TWIN]

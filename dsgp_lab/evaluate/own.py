@@ -276,7 +276,7 @@ def _check_target(target: Path, source: Path) -> None:
     check_place(target)
 
 
-def _unwritable(path: Path | str, what: str) -> LabError:
+def _unwritable(path: Path, what: str) -> LabError:
     return LabError(
         got=f"predictions to {path}, {what}",
         allowed="a .csv file of its own in a folder that exists",

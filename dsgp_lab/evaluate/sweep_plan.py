@@ -21,7 +21,7 @@ from dsgp_lab.evaluate.methods import (
 )
 from dsgp_lab.models import CARD
 from dsgp_lab.regimes import REGIMES, Regime
-from dsgp_lab.tasks import TASKS, data_folder, get_task, load_examples
+from dsgp_lab.tasks import TASKS, get_task, load_examples, task_folder
 
 KEEPS = (0.25, 0.35, 0.5)
 """Budgets of a sweep, unless others are given."""
@@ -144,7 +144,7 @@ def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def dense_tasks() -> list[str]:
     """Tasks with a dense checkpoint, in GLUE's order."""
-    return [task for task in TASKS if (data_folder() / "checkpoints" / task / CARD).is_file()]
+    return [task for task in TASKS if (task_folder(task) / CARD).is_file()]
 
 
 def _trained_regimes(task: str, root: Path | None) -> list[Regime]:

@@ -25,7 +25,7 @@ from dsgp_lab.pruner import DynamicPruner
 from dsgp_lab.report import Report
 from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Scorer, Sensitivity
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import Examples, data_folder, load_examples
+from dsgp_lab.tasks import Examples, load_examples, task_folder
 from dsgp_lab.training.held_out import hold_out
 from dsgp_lab.training.router_data import labelled_batches, long_sample
 
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train = load_examples(options.task, "train")
     rest, held_out = hold_out(train, settings["held_out"], settings["seed"])
     calibration = long_sample(rest)
-    folder = data_folder() / "checkpoints" / options.task
+    folder = task_folder(options.task)
     command = f"dsgp-lab order {options.task}"
     if options.by:
         save_neuron_order(folder, importance_order(own, calibration))

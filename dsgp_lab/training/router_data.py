@@ -19,7 +19,7 @@ from dsgp_lab.checkpoints import ADAPTER, load_checkpoint
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits
 from dsgp_lab.models import CARD, load_tokenizer
-from dsgp_lab.tasks import Examples, data_folder, load_examples
+from dsgp_lab.tasks import Examples, load_examples, task_folder
 from dsgp_lab.training.config import computes_in_bf16
 from dsgp_lab.training.held_out import HELD_OUT, hold_out
 from dsgp_lab.training.overlap import dev_texts, is_unseen, without
@@ -79,7 +79,7 @@ def held_out_part(task: str) -> Examples:
 
 
 def _dense_card(task: str) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads((data_folder() / "checkpoints" / task / CARD).read_text("utf-8"))
+    card: dict[str, Any] = json.loads((task_folder(task) / CARD).read_text("utf-8"))
     return card
 
 

@@ -18,7 +18,7 @@ from dsgp_lab.ordering import by_importance
 from dsgp_lab.regimes import ROUTER
 from dsgp_lab.router import Router, RouterShape
 from dsgp_lab.sensitivity import Fisher, Sensitivity
-from dsgp_lab.tasks import SHARED, data_folder, get_task, shared_outputs
+from dsgp_lab.tasks import SHARED, data_folder, get_task, shared_outputs, task_folder
 from dsgp_lab.training.low_rank import (
     FOR_TRAINING,
     adapter_of,
@@ -57,7 +57,7 @@ class Start:
 
 def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     """One task, from its dense checkpoint."""
-    folder = dense or data_folder() / "checkpoints" / config.task
+    folder = dense or task_folder(config.task)
     own = load_checkpoint(folder)
     own.model.set_attn_implementation(FOR_TRAINING["attn_implementation"])
     limit = config.steps * config.batch_size

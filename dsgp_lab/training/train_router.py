@@ -13,8 +13,8 @@ from typing import Any
 from dsgp_lab.anatomy import Anatomy
 from dsgp_lab.checkpoints import save_checkpoint, update_card, verified_card
 from dsgp_lab.errors import LabError
-from dsgp_lab.regimes import DENSE_FILES, ROUTER, digests_of, task_folder
-from dsgp_lab.tasks import SHARED
+from dsgp_lab.regimes import DENSE_FILES, ROUTER, digests_of
+from dsgp_lab.tasks import SHARED, task_folder
 from dsgp_lab.training.low_rank import to_low_rank
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_loop import RouterTraining, calibrate
