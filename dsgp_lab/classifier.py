@@ -19,10 +19,11 @@ from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.models import TaskModel
 from dsgp_lab.plan import Scope
 from dsgp_lab.pruner import DynamicPruner
-from dsgp_lab.regimes import Regime, load_model, load_router, router_beside
+from dsgp_lab.regimes import SHARING, Regime, load_model, load_router, router_beside
 from dsgp_lab.results import Prediction, PrunedRun, Text
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Constant, Flap, Scorer, Sensitivity, make_scorer
+from dsgp_lab.settled import Settled
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import SHARED, TASKS, Examples, load_teaching
 
@@ -46,13 +47,13 @@ class Classifier:
     ) -> None:
         device, dtype = check_device(device), check_dtype(dtype)
         if task == SHARED:
-            if regime not in (None, "shared"):
+            if regime not in (None, *SHARING):
                 raise LabError(
                     got=f"Lab({SHARED!r}, regime={regime!r})",
-                    allowed=f"{SHARED!r} without a regime, or a task of that regime",
+                    allowed=f"{SHARED!r} without a regime or with {' or '.join(SHARING)}",
                     hint=f'write Lab("sst2", regime={regime!r})',
                 )
-            task, regime = "sst2", "shared"
+            task, regime = "sst2", regime or "shared"
         self.regime: Regime = regime or "frozen"
         source = task if isinstance(task, TaskModel) else load_model(task, self.regime)
         self._folder = source.folder if isinstance(task, TaskModel) else None
@@ -203,6 +204,16 @@ class Classifier:
         if not isinstance(twin, Router):
             raise AssertionError("a twin is a router")
         return Cascade.fit(self.subnetwork, twin, [each for each, _ in self._calibration(examples)], keep)
+
+    def settled(self, keep: float = 0.35, examples: Examples | None = None) -> Settled:
+        """The router settled on texts: the budget holds on them, fewer layers are asked (see `Settled`).
+
+        `examples` as for `cascade`.
+        """
+        router = self.scorer("router")
+        if not isinstance(router, Router):
+            raise AssertionError("the trained router is a router")
+        return Settled.fit(self.subnetwork, router, [each for each, _ in self._calibration(examples)], keep)
 
     def _calibration(self, examples: Examples | None) -> list[tuple[Inputs, Tensor | None]]:
         if examples is None:

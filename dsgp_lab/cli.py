@@ -24,6 +24,9 @@ app = typer.Typer(
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """For commands whose arguments, --help among them, are another parser's."""
 
+REGIME_NAMES = "frozen, joint, shared_frozen, shared, adaptive"
+"""Those of `dsgp_lab.regimes`, which is slow to import."""
+
 app.add_typer(language_app)
 
 
@@ -88,6 +91,9 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Interleaved rounds a table (--rivals: at most 40).")] = 120,
     threads: Threads = 1,
     task: Task = "sst2",
+    regime: Annotated[
+        str | None, typer.Option(help=f"Whose weights: {REGIME_NAMES}. Default: adaptive, if there.")
+    ] = None,
     batches: Annotated[str, typer.Option(help="Inputs a run, with commas.")] = "1,32",
     keeps: Annotated[str, typer.Option(help="Budgets, likewise.")] = "0.6,0.35",
     long: Annotated[int, typer.Option(min=8, help="Also join texts to this many tokens, at batch 1.")] = 128,
@@ -110,7 +116,7 @@ def bench(
     from functools import partial
 
     from dsgp_lab.evaluate.bench_rivals import ROUNDS
-    from dsgp_lab.evaluate.benchmark import check_ending, run_bench, run_rivals
+    from dsgp_lab.evaluate.benchmark import bench_lab, check_ending, run_bench, run_rivals
     from dsgp_lab.evaluate.sweep_plan import listed, numbers
     from dsgp_lab.lab import Lab
 
@@ -119,7 +125,7 @@ def bench(
         check_place(check_ending(out))
     say = partial(typer.echo, err=True)
     if rivals == "none":
-        done = run_bench(Lab(task), sizes, budgets, long, rounds, threads, memory, say)
+        done = run_bench(bench_lab(task, regime), sizes, budgets, long, rounds, threads, memory, say)
     else:
         tasks = None if rivals == "all" else listed(rivals)
         done = run_rivals(Lab(task), tasks, min(ROUNDS, rounds), threads, say)
@@ -136,9 +142,7 @@ def evaluate(
     method: Annotated[str, typer.Option(help="What is kept; a wrong name lists them all.")] = "router",
     regime: Annotated[
         str | None,
-        typer.Option(
-            help="Whose weights: frozen, joint, shared or adaptive. A router: adaptive or joint if there."
-        ),
+        typer.Option(help=f"Whose weights: {REGIME_NAMES}. For a router adaptive or joint, if there."),
     ] = None,
     quoting: Annotated[
         str, typer.Option(help="none: quotes in a table belong to its texts, as in GLUE's TSV files.")
@@ -188,7 +192,7 @@ def order(context: typer.Context) -> None:
 @app.command()
 def sweep(
     tasks: Annotated[str | None, typer.Option(help="Names with commas; default: all there are.")] = None,
-    regimes: Annotated[str | None, typer.Option(help="Likewise: frozen, joint, shared, adaptive.")] = None,
+    regimes: Annotated[str | None, typer.Option(help=f"Likewise: {REGIME_NAMES}.")] = None,
     methods: Annotated[str | None, typer.Option(help="Likewise; a wrong name lists them.")] = None,
     keeps: Annotated[str, typer.Option(help="Shares of the encoder's MACs.")] = "0.25,0.35,0.5",
     seeds: Annotated[str, typer.Option(help="Methods without chance take the first one.")] = "0",

@@ -22,7 +22,7 @@ from dsgp_lab.exploration_results import Cancelled, Choice, Outcome, Planned, Sc
 from dsgp_lab.gates import gated
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep, plan_mask
-from dsgp_lab.regimes import REGIMES, Regime, trained_folder
+from dsgp_lab.regimes import REGIMES, SHARING, Regime, trained_folder
 from dsgp_lab.router import Router
 from dsgp_lab.router_planner import Planner
 from dsgp_lab.sensitivity import FirstOrder, Scorer, Sensitivity, lengths
@@ -61,7 +61,7 @@ class Exploration:
             (task, regime)
             for task in TASKS
             for regime in REGIMES
-            if regime != "shared" and _has_model(task, regime)
+            if regime not in SHARING and _has_model(task, regime)
         ]
         return tuple(dict.fromkeys((own, *found)))
 

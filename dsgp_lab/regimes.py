@@ -1,8 +1,9 @@
 """The regimes in which pruning is studied, and the trained checkpoints of each.
 
 frozen: the dense task model as it is, a router trained alone. joint: router and weights trained together on
-one task. shared: one encoder for all tasks. adaptive: joint, with budgets that may differ between inputs at
-the same average. Each has a static twin: the same training with the router's input switched off.
+one task. shared: one encoder for all tasks, router and weights trained together; shared_frozen: one encoder
+for all tasks as it is, a router trained alone. adaptive: joint, with budgets that may differ between inputs
+at the same average. Each has a static twin: the same training with the router's input switched off.
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ from dsgp_lab.router import Router
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import SHARED, data_folder, get_task, task_folder
 
-Regime = Literal["frozen", "joint", "shared", "adaptive"]
+Regime = Literal["frozen", "joint", "shared_frozen", "shared", "adaptive"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
+
+SHARING: tuple[Regime, ...] = ("shared_frozen", "shared")
+"""Regimes with one encoder for all tasks."""
+
+FROZEN: tuple[Regime, ...] = ("frozen", "shared_frozen")
+"""Regimes whose weights were not trained to be cut: routers are stored without them."""
 
 ROUTER = "router.safetensors"
 DENSE_FILES = "dense_files"
@@ -40,45 +47,54 @@ class Trained:
 
 
 def trained_folder(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Path:
-    """Where a regime's checkpoint lies: <root>/<task>/<regime>, or <regime>_twin; the shared encoder's is
-    <root>/glue/shared.
+    """Where a regime's checkpoint lies: <root>/<task>/<regime>, or <regime>_twin; those of the shared encoder
+    lie in <root>/glue.
     """
     get_task(task)
     if regime not in REGIMES:
         raise LabError(got=f"regime={regime!r}", allowed=", ".join(REGIMES), hint="choose one of these")
     home = root or data_folder() / "checkpoints"
-    owner = SHARED if regime == "shared" else task
+    owner = SHARED if regime in SHARING else task
     return home / owner / (f"{regime}_twin" if twin else regime)
 
 
 def load_model(
     task: str, regime: Regime = "frozen", twin: bool = False, root: Path | None = None
 ) -> TaskModel:
-    """The model of a regime; in the regime "frozen", the task's dense checkpoint.
+    """The model of a regime; in `FROZEN` ones a dense checkpoint, the task's or the shared encoder's.
 
     Raises:
         LabError: an unknown task or regime, or nothing trained for them.
     """
     if regime == "frozen":
         return load_task_model(task)
-    folder = _found(task, regime, twin, root)
-    return load_checkpoint(folder, task if regime == "shared" else None)
+    folder = weights_folder(task, regime, twin, root)
+    if not (folder / CARD).is_file():
+        folder = _found(task, regime, twin, root)  # says what is missing
+    return load_checkpoint(folder, task if regime in SHARING else None)
+
+
+def weights_folder(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Path:
+    """Where the weights of a regime lie: in `FROZEN` ones the dense checkpoint, else beside the router."""
+    folder = trained_folder(task, regime, twin, root)
+    return task_folder(folder.parent.name) if regime in FROZEN else folder
 
 
 def load_router(task: str, regime: Regime = "frozen", twin: bool = False, root: Path | None = None) -> Router:
     """The router of a regime, or its static twin's.
 
     Raises:
-        LabError: as `load_model` does; in the regime "frozen", a router that was trained on other weights
-            than the task's dense checkpoint now has.
+        LabError: as `load_model` does; in `FROZEN` regimes, a router that was trained on other weights than
+            the dense checkpoint now has.
     """
     folder = _found(task, regime, twin, root)
     card = verified_card(folder, (ROUTER,))
-    if regime == "frozen" and card.get(DENSE_FILES, (now := digests_of(task_folder(task)))) != now:
+    weights = weights_folder(task, regime)
+    if regime in FROZEN and card.get(DENSE_FILES, (now := digests_of(weights))) != now:
         raise LabError(
-            got=f"{folder / ROUTER}, trained on other weights than {task_folder(task)} now has",
+            got=f"{folder / ROUTER}, trained on other weights than {weights} now has",
             allowed="a router trained on this checkpoint",
-            hint=f"train it anew with dsgp-lab train-router {task}, or fetch the checkpoint again",
+            hint=f"train it anew with dsgp-lab train-router {weights.name}, or fetch the checkpoint again",
         )
     return Router.load(folder / ROUTER)
 

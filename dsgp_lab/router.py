@@ -175,13 +175,17 @@ class Router(nn.Module):
         weight = (keep - grid[right - 1]) / (grid[right] - grid[right - 1])
         return float(torch.lerp(self.asked[right - 1].cpu(), self.asked[right].cpu(), weight))
 
-    def macs(self, cost: CostModel, length: int) -> int:
-        """The router's own MACs for one input of `length` tokens, pooling counted as one for each value."""
+    def macs(self, cost: CostModel, length: int, asked: int | None = None) -> int:
+        """The router's own MACs for one input of `length` tokens, pooling counted as one for each value.
+
+        `asked` is how many layers it decides for, if not all.
+        """
         shape = self.shape
         if not self.sees_input:
             return 0
-        decisions = shape.num_layers * (shape.num_features * shape.width + shape.width * shape.num_units)
-        pools = 1 if shape.kind == "oneshot" else shape.num_layers
+        layers = shape.num_layers if asked is None else asked
+        decisions = layers * (shape.num_features * shape.width + shape.width * shape.num_units)
+        pools = 1 if shape.kind == "oneshot" else layers
         return decisions + pools * length * shape.hidden_size
 
     def save(self, path: Path) -> None:

@@ -7,6 +7,7 @@ is the plan that a `SubNetwork` takes in place of a mask that is known before.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -18,6 +19,12 @@ from dsgp_lab.router import Router
 from dsgp_lab.runs import Kept
 from dsgp_lab.together import Tokens
 
+Settlements = Sequence[tuple[Kept, Kept] | None]
+"""For each layer the heads and blocks that run for every input; None where the router is asked."""
+
+CERTAIN = 100.0
+"""The logit of a unit that runs whatever the input is; with a minus, of one that does not."""
+
 ABOVE_0 = (0.0).__lt__
 """Whether a number is above 0; `map` with it takes less time than a comparison in a loop."""
 
@@ -25,6 +32,8 @@ ABOVE_0 = (0.0).__lt__
 class Planner:
     """A router's decisions under one budget, for one input at a time: the `Decide` of a `SubNetwork`.
 
+    `budget` is the router's own input, if not what its calibration gives for `keep`; `settled` has the layers
+    that are decided beforehand (see `settled`), where the router is not asked.
     The budget and the standardisation are folded into the weights once, so that a decision is two small
     products. At batch 1 the number of operations counts, not their size: pooling is one product, and the
     comparison with 0 is Python's. Decisions are made in float32, on the device of what the model runs on.
@@ -32,8 +41,10 @@ class Planner:
     """
 
     @torch.no_grad()
-    def __init__(self, router: Router, keep: float) -> None:
-        shape, budget = router.shape, router.calibrated(keep)
+    def __init__(
+        self, router: Router, keep: float, budget: float | None = None, settled: Settlements = ()
+    ) -> None:
+        shape, budget = router.shape, router.calibrated(keep) if budget is None else budget
         self.kind, self.num_heads = shape.kind, shape.num_heads
         inner = router.b1 + budget * router.w_keep
         if router.sees_input:
@@ -47,13 +58,18 @@ class Planner:
         self._pools: dict[int, Tensor] = {}
         self._logits: list[list[float]] = [[]] * shape.num_layers
         self._decided = [self._decision(layer, None) for layer in range(shape.num_layers)]
+        self._asked = [shape.kind == "layerwise"] * shape.num_layers
+        for layer, kept in enumerate(settled):
+            if kept is not None:
+                self._decided[layer], self._asked[layer] = kept, False
+                self._logits[layer] = [CERTAIN if keep else -CERTAIN for keep in kept[0] + kept[1]]
 
     def __call__(self, layer: int, rows: Tensor) -> tuple[Kept, Kept]:
         """Which heads and which blocks of a layer run, from its input [tokens, hidden]."""
         start = now(rows.device)
         if layer == 0:
             self.seconds = 0.0
-        if self.kind == "layerwise":
+        if self._asked[layer]:
             self._decided[layer] = self._decision(layer, self._pool(rows))
         elif self.kind == "oneshot" and layer == 0:
             features = self._pool(rows)
@@ -102,11 +118,16 @@ class Planner:
 class BatchPlanner:
     """A router's decisions under one budget for a whole batch, layer by layer: the plan of `run_together`.
 
+    `budget` and `settled` as for `Planner`; `asked` is the number of layers that the router decides for.
     `logits` [batch, layers, units], `mask` and `seconds` are those of the last run.
     """
 
-    def __init__(self, router: Router, keep: float) -> None:
-        self.router, self.budget = router, router.calibrated(keep)
+    def __init__(
+        self, router: Router, keep: float, budget: float | None = None, settled: Settlements = ()
+    ) -> None:
+        self.router, self.budget = router, router.calibrated(keep) if budget is None else budget
+        self._settled = tuple(settled) or (None,) * router.shape.num_layers
+        self.asked = sum(kept is None for kept in self._settled)
         self.seconds = 0.0
         self._logits: list[Tensor] = []
         self._first: Tensor | None = None
@@ -119,15 +140,23 @@ class BatchPlanner:
             self._logits, self.seconds = [], 0.0
             if self.router.b1.device != rows.device:
                 self.router = deepcopy(self.router).to(rows.device)
-        router, features = self.router, self._first
+        router, features, settled = self.router, self._first, self._settled[layer]
+        if settled is not None:
+            certain = torch.tensor([CERTAIN if keep else -CERTAIN for keep in settled[0] + settled[1]])
+            self._logits.append(certain.to(rows.device).expand(tokens.batch, -1))
+            return self._last()
         if router.shape.kind == "layerwise" or layer == 0:
             features = self._first = self._pool(rows.float(), tokens)
         assert features is not None
         keep = features.new_full((tokens.batch,), self.budget)
         self._logits.append(router.logits(layer, features, keep))
-        kept = self._logits[-1] > 0
         self.seconds += now(rows.device) - start
-        return kept[:, : router.shape.num_heads], kept[:, router.shape.num_heads :]
+        return self._last()
+
+    def _last(self) -> tuple[Tensor, Tensor]:
+        """Kept heads and blocks of the layer that was decided last."""
+        kept, heads = self._logits[-1] > 0, self.router.shape.num_heads
+        return kept[:, :heads], kept[:, heads:]
 
     @property
     def logits(self) -> Tensor:

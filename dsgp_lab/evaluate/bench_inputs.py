@@ -14,6 +14,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.lab import Lab
 from dsgp_lab.results import Text
 from dsgp_lab.tasks import GLUE_FOLDER_VARIABLE, Examples, load_examples, load_teaching
+from dsgp_lab.training.router_data import held_out_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +41,23 @@ class BenchInputs:
 
 
 def bench_inputs(
-    lab: Lab, batch: int = 1, count: int = 100, tokens: int | None = None, seed: int = 0
+    lab: Lab,
+    batch: int = 1,
+    count: int = 100,
+    tokens: int | None = None,
+    seed: int = 0,
+    held_out: bool = False,
 ) -> BenchInputs:
     """Batches of randomly drawn dev inputs of the lab's task, or, without GLUE, of its teaching set.
 
-    With `tokens`, every input is joined from several of them and cut to exactly that length.
+    `held_out` takes training inputs that no training has seen instead, where GLUE is at hand. With `tokens`,
+    every input is joined from several of them and cut to exactly that length.
 
     Raises:
         LabError: no such examples, or more tokens than the model reads.
     """
     check_tokens(lab, 1 if tokens is None else tokens)
-    examples, source = _examples(lab)
+    examples, source = _examples(lab, held_out)
     chance = random.Random(seed)
     texts: list[Text] = [text[0] if len(text) == 1 else (text[0], text[1]) for text in examples.texts]
     if tokens is None:
@@ -69,9 +76,11 @@ def check_tokens(lab: Lab, tokens: int) -> None:
         )
 
 
-def _examples(lab: Lab) -> tuple[Examples, str]:
+def _examples(lab: Lab, held_out: bool) -> tuple[Examples, str]:
     task = lab.task.name if lab.task is not None else "sst2"
     if os.environ.get(GLUE_FOLDER_VARIABLE):
+        if held_out:
+            return held_out_part(task), f"GLUE {task} train, held out"
         split = lab.task.dev_splits[0] if lab.task is not None else "validation"
         return load_examples(task, split), f"GLUE {task} {split}"
     return load_teaching(task), f"teaching set {task}"

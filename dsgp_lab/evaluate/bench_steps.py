@@ -13,6 +13,7 @@ from typing import cast
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench_inputs import bench_inputs
 from dsgp_lab.evaluate.latency import threads
+from dsgp_lab.evaluate.methods import SETTLED
 from dsgp_lab.lab import Lab
 from dsgp_lab.packed import LayerSelection, PackedLayer
 from dsgp_lab.plan import plan_mask
@@ -21,6 +22,7 @@ from dsgp_lab.router import Router
 from dsgp_lab.router_planner import Planner
 from dsgp_lab.runs import Kept
 from dsgp_lab.sensitivity import lengths
+from dsgp_lab.settled import Settled
 
 Steps = tuple[float, float, float, float]
 """Score, plan, select, run."""
@@ -62,13 +64,20 @@ def measure_steps(
     count: int = 40,
     num_threads: int = 1,
     seed: int = 0,
+    settled: Settled | None = None,
 ) -> StepTable:
-    """Time each step of the methods at batch 1, after a first turn in which their masks come up."""
+    """Time each step of the methods at batch 1, after a first turn in which their masks come up.
+
+    With `settled`, the router runs settled, too, as the method "settled".
+    """
     with threads(num_threads):
         inputs = bench_inputs(lab, 1, count, tokens, seed)
         times: dict[str, list[Steps]] = {method: [] for method in methods}
         planners: dict[str, Planner] = {}
         scorers = {method: lab.scorer(method) for method in methods}
+        if settled is not None:
+            scorers[SETTLED], planners[SETTLED] = settled.router, settled.planner()
+            times[SETTLED] = []
         watched, layers = copy(lab.subnetwork), [_WatchedLayer(layer) for layer in lab.subnetwork.packed]
         watched.packed = cast("tuple[PackedLayer, ...]", tuple(layers))
         dense = []

@@ -31,6 +31,7 @@ from dsgp_lab.regimes import load_router
 from dsgp_lab.router import Router
 from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.sensitivity import lengths
+from dsgp_lab.settled import Settled
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.together import run_together
 
@@ -62,8 +63,13 @@ def dynamic_name(keep: float) -> str:
     return f"dynamic {keep:g}"
 
 
-def make_variants(lab: Lab, inputs: BenchInputs, keeps: tuple[float, ...]) -> Variants:
-    """All variants that can run here, for the lab's task and these inputs."""
+def make_variants(
+    lab: Lab, inputs: BenchInputs, keeps: tuple[float, ...], settling: BenchInputs | None = None
+) -> Variants:
+    """All variants that can run here, for the lab's task and these inputs.
+
+    With `settling`, other inputs of the same kind, the router runs settled on them, too.
+    """
     made = Variants()
     made.add(TRANSFORMERS, torch.inference_mode()(lambda each: lab.model(**each)))
     made.add(LEAN, lab.subnetwork.dense)
@@ -74,6 +80,8 @@ def make_variants(lab: Lab, inputs: BenchInputs, keeps: tuple[float, ...]) -> Va
         static = static_mask(lab, keep)
         if router is not None:
             _add_dynamic(made, lab, inputs, router, keep)
+            if settling is not None and router.shape.kind == "layerwise":
+                _add_settled(made, lab, inputs, Settled.fit(lab.subnetwork, router, settling.batches, keep))
         made.add(f"static {keep:g}", _fixed(lab, static), keep, mean_share(lab, inputs, static))
         _add_equal_accuracy(made, lab, inputs, keep)
     half = static_mask(lab, keeps[0])
@@ -126,9 +134,24 @@ def _add_dynamic(made: Variants, lab: Lab, inputs: BenchInputs, router: Router, 
     made.add(f"{dynamic_name(keep)}, masks given", lambda e: lab.subnetwork(e, masks[id(e)]), keep, share)
 
 
+def _add_settled(made: Variants, lab: Lab, inputs: BenchInputs, settled: Settled) -> None:
+    single, several = settled.planner(), settled.batch_planner()
+    share = routed_share(lab, settled, single if inputs.batch == 1 else several, inputs)
+
+    def decides(each: Inputs) -> object:
+        if inputs.batch == 1:
+            return lab.subnetwork.run(each, single)
+        return run_together(lab.subnetwork, each, several)
+
+    name = f"{dynamic_name(settled.keep)}, settled"
+    made.add(name, decides, settled.keep, share)
+    layers = ", ".join(str(1 + i) for i, layer in enumerate(settled.layers) if layer is None)
+    made.notes.append(f"{name}: the router is asked in layers {layers or 'none'}.")
+
+
 def routed_share(
     lab: Lab,
-    router: Router,
+    router: Router | Settled,
     planner: Planner | BatchPlanner,
     inputs: BenchInputs,
     masks: dict[int, Mask] | None = None,

@@ -14,24 +14,39 @@ from dsgp_lab.cost_table import Machine
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench import bench_half
 from dsgp_lab.evaluate.bench_executions import bench_executions
-from dsgp_lab.evaluate.bench_inputs import bench_inputs, check_tokens
+from dsgp_lab.evaluate.bench_inputs import BenchInputs, bench_inputs, check_tokens
 from dsgp_lab.evaluate.bench_interaction import bench_interaction
 from dsgp_lab.evaluate.bench_rivals import ROUNDS, RivalTable, bench_rivals
 from dsgp_lab.evaluate.bench_steps import StepTable, measure_steps
 from dsgp_lab.evaluate.bench_variants import LEAN, make_variants, static_mask
 from dsgp_lab.evaluate.latency import LatencyTable, Say, machine, measure_latency, silent, threads
 from dsgp_lab.evaluate.memory import MemoryTable, measure_memory
+from dsgp_lab.evaluate.methods import ROUTER_METHOD, best_regime
+from dsgp_lab.evaluate.sweep_plan import check_regime
 from dsgp_lab.lab import Lab
 from dsgp_lab.plan import check_keep
 from dsgp_lab.report import Report, ReportedInParts
+from dsgp_lab.router import Router
+from dsgp_lab.settled import Settled
+from dsgp_lab.tasks import TASKS
 from dsgp_lab.whole_files import whole_file, write_text
 
 ENDINGS = (".parquet", ".json", ".md", ".html", ".txt")
 """Of files that a benchmark can be saved as."""
 
 KEEPS = (0.6, 0.35)
+SETTLED_ON = 128
+"""Inputs that a router is settled on: held-out training inputs of the same length, else teaching ones."""
+
 WARMUP = 60
 """Runs of each variant before the clock counts, on other inputs: then masks that repeat have come before."""
+
+
+def bench_lab(task: str = "sst2", regime: str | None = None) -> Lab:
+    """The lab that is timed: of the named regime, else of the one whose router loses least."""
+    if regime is not None:
+        return Lab(task, regime=check_regime(regime))
+    return Lab(task, regime=best_regime(task, ROUTER_METHOD) if task in TASKS else None)
 
 
 def bench_task(
@@ -50,7 +65,7 @@ def bench_task(
     with threads(num_threads):
         warmup = min(WARMUP, 2 * rounds) if batch == 1 else 3
         inputs = bench_inputs(lab, batch, rounds + warmup, tokens, seed)
-        made = make_variants(lab, inputs, tuple(keeps))
+        made = make_variants(lab, inputs, tuple(keeps), settling_inputs(lab, tokens, seed))
         length = f"{inputs.tokens:g} tokens" if tokens else f"own lengths, median {inputs.tokens:g} tokens"
         padding = f", padded to {inputs.padded:g}" if inputs.padded > inputs.tokens and batch > 1 else ""
         table = measure_latency(
@@ -203,7 +218,10 @@ def run_bench(
     methods = ("router", "wanda_sp", "first_order") if _has_router(lab) else ("wanda_sp", "first_order")
     tell("steps of a run")
     turns = min(40, rounds)
-    steps = tuple(measure_steps(lab, methods, keeps[0], t, turns, num_threads) for t in (None, long))
+    steps = tuple(
+        measure_steps(lab, methods, keeps[0], t, turns, num_threads, settled=_settled(lab, keeps[0], t))
+        for t in (None, long)
+    )
     tell("what a click takes")
     tables.append(bench_interaction(lab, rounds=min(10, rounds), num_threads=num_threads))
     if with_memory:
@@ -239,3 +257,15 @@ def _has_router(lab: Lab) -> bool:
     except LabError:
         return False
     return True
+
+
+def _settled(lab: Lab, keep: float, tokens: int | None) -> Settled | None:
+    router = lab.scorer("router") if _has_router(lab) else None
+    if not isinstance(router, Router) or router.shape.kind != "layerwise":
+        return None
+    return Settled.fit(lab.subnetwork, router, settling_inputs(lab, tokens).batches, keep)
+
+
+def settling_inputs(lab: Lab, tokens: int | None = None, seed: int = 0) -> BenchInputs:
+    """What a router is settled on before it is timed: `SETTLED_ON` held-out inputs."""
+    return bench_inputs(lab, 16, SETTLED_ON // 16, tokens, seed, held_out=True)

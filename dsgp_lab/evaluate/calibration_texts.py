@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dsgp_lab.evaluate.cell import TEACHING
-from dsgp_lab.evaluate.methods import CASCADE, Batches
+from dsgp_lab.evaluate.methods import ON_UNSEEN, Batches
 from dsgp_lab.tasks import load_examples, load_teaching
 from dsgp_lab.training.router_data import held_out_part, labelled_batches, long_sample
 
@@ -13,11 +13,11 @@ from dsgp_lab.training.router_data import held_out_part, labelled_batches, long_
 def calibration_batches(task: str, method: str, split: str, tokenizer: Any) -> Batches:
     """Labelled batches for a method, from the task's `split`: its training split or the teaching set.
 
-    A cascade gets training examples that no training has seen: on those that a model was trained on it is
-    surer than it will be.
+    `ON_UNSEEN` methods get training examples that no training has seen: on those that a model was trained on
+    it is surer than it will be.
     """
     if split == TEACHING:
         examples = load_teaching(task)
     else:
-        examples = held_out_part(task) if method == CASCADE else load_examples(task, split)
-    return labelled_batches(tokenizer, examples if method == CASCADE else long_sample(examples))
+        examples = held_out_part(task) if method in ON_UNSEEN else load_examples(task, split)
+    return labelled_batches(tokenizer, examples if method in ON_UNSEEN else long_sample(examples))

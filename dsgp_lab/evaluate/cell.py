@@ -14,25 +14,27 @@ from dsgp_lab.cascade import LARGE, SMALL
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.methods import (
     BY_CHANCE,
+    BY_LOT,
     CALIBRATED,
     CASCADE,
     DENSE,
     OF_TWIN,
     OTHER_TASK,
     ROUTED,
+    SETTLED,
     check_method,
 )
 from dsgp_lab.models import CARD, sha256, unreadable
 from dsgp_lab.plan import check_keep
-from dsgp_lab.regimes import ROUTER, Regime, trained_folder
+from dsgp_lab.regimes import FROZEN, ROUTER, Regime, trained_folder, weights_folder
 from dsgp_lab.report import Report
+from dsgp_lab.settled import TOLERANCE
 from dsgp_lab.tasks import (
     GLUE_FOLDER_VARIABLE,
     data_folder,
     get_task,
     load_examples,
     shared_outputs,
-    task_folder,
 )
 
 if TYPE_CHECKING:
@@ -103,8 +105,10 @@ class Cell:
         more: dict[str, Any] = {}
         if self.method == OTHER_TASK and self.split == TEACHING:
             more["donors"] = {t: sha256(teaching_file(t)) for t in donor_tasks(self.task, TEACHING)}
-        if self.method == CASCADE:
+        if self.method in (CASCADE, BY_LOT):
             more["budgets"] = [SMALL, LARGE]
+        if self.method == SETTLED:
+            more["tolerance"] = TOLERANCE
         return more | {
             "format": FORMAT,
             "task": self.task,
@@ -119,12 +123,20 @@ class Cell:
             "teaching": sha256(sentences) if TEACHING in (self.split, calibration) else None,
         }
 
+    @property
+    def weights_key(self) -> str:
+        """Which of `checkpoints` has the weights."""
+        if self.regime == "frozen":
+            return DENSE
+        twin = self.method in OF_TWIN
+        return weights_folder(self.task, self.regime, twin, self.root).name
+
     def checkpoints(self) -> dict[str, dict[str, str]]:
         """SHA-256 of every file of the checkpoints it uses, as their cards say: {folder: {file: hash}}."""
         found = {}
-        if self.regime == "frozen":
-            found[DENSE] = _hashes(task_folder(self.task))
-        if self.regime != "frozen" or self.method in ROUTED:
+        if self.regime in FROZEN:
+            found[self.weights_key] = _hashes(weights_folder(self.task, self.regime))
+        if self.regime not in FROZEN or self.method in ROUTED:
             folder = trained_folder(self.task, self.regime, self.method in OF_TWIN, self.root)
             found[folder.name] = _hashes(folder)
         if self.method not in ROUTED:  # a router that is trained anew leaves these as they are

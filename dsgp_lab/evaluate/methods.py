@@ -21,23 +21,26 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.pruned import (
     PrunedPredictions,
     mismatched,
+    predict_by_lot,
     predict_cascade,
     predict_masked,
     predict_pruned,
 )
 from dsgp_lab.mask import Mask
 from dsgp_lab.models import CARD
-from dsgp_lab.regimes import Regime, trained_folder
+from dsgp_lab.regimes import FROZEN, SHARING, Regime, trained_folder, weights_folder
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Flap, Random, Scorer, WandaSp
+from dsgp_lab.settled import Settled
 from dsgp_lab.subnetwork import SubNetwork
-from dsgp_lab.tasks import Examples, shared_outputs, task_folder
+from dsgp_lab.tasks import Examples, shared_outputs
 
 Batches = Sequence[tuple[Inputs, Tensor]]
 """Calibration data: batches of inputs with their labels [batch]."""
 
 DENSE, ROUTER_METHOD, TWIN = "dense", "router", "twin"
-MISMATCHED, OTHER_TASK, CASCADE = "mismatched", "other_task", "cascade"
+MISMATCHED, OTHER_TASK, SETTLED = "mismatched", "other_task", "settled"
+CASCADE, BY_LOT = "cascade", "cascade_by_lot"
 
 METHODS: dict[str, str] = {
     DENSE: "every unit runs",
@@ -50,7 +53,9 @@ METHODS: dict[str, str] = {
     ROUTER_METHOD: "the router: decides for every input as the model runs",
     MISMATCHED: "every input under the mask that the router made for another one",
     OTHER_TASK: "every input under a mask that the router made for an input of another task",
+    SETTLED: "the router settled on calibration texts: budget met there, asked only where decisions vary",
     CASCADE: "the twin's small mask first; unsure inputs run again in a larger one (no classes: the twin)",
+    BY_LOT: "the cascade, but which inputs run again is drawn by lot",
     "oracle_first_order": "the input's own absolute gate gradients: looks at the whole model's run",
     "oracle_signed": "the input's own signed gate gradients: looks at the whole model's run",
 }
@@ -66,16 +71,19 @@ ORACLES: dict[str, Callable[[], Scorer]] = {
     "oracle_first_order": FirstOrder,
     "oracle_signed": partial(FirstOrder, signed=True),
 }
-BY_CHANCE = ("random", MISMATCHED, OTHER_TASK)
+BY_CHANCE = ("random", MISMATCHED, OTHER_TASK, BY_LOT)
 """Methods whose result depends on the seed of a run, not only on that of training."""
 
-OF_TWIN = (TWIN, CASCADE)
+OF_TWIN = (TWIN, CASCADE, BY_LOT)
 """Methods that need a trained static twin."""
 
-ROUTED = (*OF_TWIN, ROUTER_METHOD, MISMATCHED, OTHER_TASK)
+ROUTED = (*OF_TWIN, ROUTER_METHOD, MISMATCHED, OTHER_TASK, SETTLED)
 """Methods that need a trained router or twin."""
 
-CALIBRATED = (*STATIC, CASCADE)
+ON_UNSEEN = (CASCADE, BY_LOT, SETTLED)
+"""Methods that are fitted on texts that no training has seen."""
+
+CALIBRATED = (*STATIC, *ON_UNSEEN)
 """Methods that are fitted on texts first."""
 
 
@@ -96,16 +104,22 @@ def available_methods(task: str, regime: Regime, root: Path | None = None) -> tu
     Raises:
         LabError: an unknown task or regime.
     """
-    if regime == "shared" and task not in shared_outputs():
+    if regime in SHARING and task not in shared_outputs():
         return ()  # WNLI is no part of the shared encoder
     routed, twin = ((trained_folder(task, regime, twin, root) / CARD).is_file() for twin in (False, True))
-    dense = (task_folder(task) / CARD).is_file()
-    weights = dense if regime == "frozen" else routed
-    needs = {TWIN: twin and (dense or regime != "frozen"), ROUTER_METHOD: routed and weights}
-    needs[CASCADE] = needs[TWIN]
-    needs[MISMATCHED] = needs[ROUTER_METHOD]
-    needs[OTHER_TASK] = needs[ROUTER_METHOD] and regime == "shared"
+    weights = (weights_folder(task, regime, False, root) / CARD).is_file()
+    needs = {TWIN: twin and (weights or regime not in FROZEN), ROUTER_METHOD: routed and weights}
+    needs[CASCADE] = needs[BY_LOT] = needs[TWIN]
+    needs[MISMATCHED] = needs[SETTLED] = needs[ROUTER_METHOD]
+    needs[OTHER_TASK] = needs[ROUTER_METHOD] and regime in SHARING
     return tuple(name for name in METHODS if needs.get(name, weights))
+
+
+def best_regime(task: str, method: str, root: Path | None = None) -> Regime:
+    """The regime whose weights a method is used with unless another is named: trained along, if there."""
+    trained: tuple[Regime, ...] = ("adaptive", "joint")
+    there = [each for each in trained if method in ROUTED and method in available_methods(task, each, root)]
+    return there[0] if there else "frozen"
 
 
 def make_method(
@@ -158,11 +172,11 @@ def predict(
 
     "dense" runs every unit whatever `keep` says. "mismatched" permutes the router's masks by `seed`; they are
     those of `routed`, the router's own predictions, or made first. "other_task" draws each example's mask
-    from `donors`, those of other tasks' inputs. The router's own MACs count there too. "cascade" is fitted
-    on the inputs of `calibration` for this budget.
+    from `donors`, those of other tasks' inputs. The router's own MACs count there too. `ON_UNSEEN` methods
+    are fitted on the inputs of `calibration` for this budget.
 
     Raises:
-        LabError: "other_task" without donors, "cascade" without calibration data.
+        LabError: "other_task" without donors, `ON_UNSEEN` methods without calibration data.
     """
     if made is None:
         return predict_masked(subnetwork, tokenizer, examples, Mask.full(subnetwork.anatomy))
@@ -171,9 +185,17 @@ def predict(
         masks = mismatched(routed.masks, seed)
     elif name == OTHER_TASK:
         masks = _drawn(donors, len(examples), seed)
-    elif name == CASCADE and isinstance(made, Router) and not examples.task.is_regression:
+    elif name in ON_UNSEEN and isinstance(made, Router):
         texts = [inputs for inputs, _ in _given(calibration, name)()]
-        return predict_cascade(Cascade.fit(subnetwork, made, texts, keep), tokenizer, examples)
+        if name == SETTLED:
+            settled = Settled.fit(subnetwork, made, texts, keep)
+            return predict_pruned(subnetwork, tokenizer, examples, settled, keep)
+        if examples.task.is_regression:
+            return predict_pruned(subnetwork, tokenizer, examples, made, keep)
+        cascade = Cascade.fit(subnetwork, made, texts, keep)
+        if name == BY_LOT:
+            return predict_by_lot(cascade, tokenizer, examples, seed)
+        return predict_cascade(cascade, tokenizer, examples)
     else:
         return predict_pruned(subnetwork, tokenizer, examples, made, keep)
     swapped = predict_masked(subnetwork, tokenizer, examples, masks)

@@ -14,6 +14,7 @@ from dsgp_lab.evaluate.calibration_texts import calibration_batches
 from dsgp_lab.evaluate.cell import calibration_split
 from dsgp_lab.evaluate.dense import to_predictions
 from dsgp_lab.evaluate.methods import (
+    BY_LOT,
     CALIBRATED,
     CASCADE,
     DENSE,
@@ -22,7 +23,8 @@ from dsgp_lab.evaluate.methods import (
     ORACLES,
     OTHER_TASK,
     ROUTED,
-    available_methods,
+    SETTLED,
+    best_regime,
     check_method,
     make_method,
     predict,
@@ -32,7 +34,7 @@ from dsgp_lab.evaluate.statistics import Interval, bootstrap_metric
 from dsgp_lab.models import load_task_model
 from dsgp_lab.own_data import OwnData, Quoting, read_own
 from dsgp_lab.plan import check_keep
-from dsgp_lab.regimes import Regime, Trained, load_trained
+from dsgp_lab.regimes import FROZEN, Regime, Trained, load_model, load_trained
 from dsgp_lab.report import Report, Reported
 from dsgp_lab.tasks import Examples, metrics
 from dsgp_lab.whole_files import check_place, whole_file
@@ -198,7 +200,7 @@ def evaluate_own(
             hint="dsgp-lab sweep --regimes shared --methods router,other_task compares masks of other tasks",
         )
     examples, task = data.examples, data.examples.task
-    regime = regime or _best_regime(task.name, method, root)
+    regime = regime or best_regime(task.name, method, root)
     trained = _trained(task.name, method, regime, root)
     subnetwork, tokenizer = trained.subnetwork(), trained.own.tokenizer
     # not the user's file, whose labels would then be seen beforehand
@@ -228,15 +230,9 @@ def evaluate_own(
     )
 
 
-def _best_regime(task: str, method: str, root: Path | None) -> Regime:
-    trained: tuple[Regime, ...] = ("adaptive", "joint")
-    there = [each for each in trained if method in ROUTED and method in available_methods(task, each, root)]
-    return there[0] if there else "frozen"
-
-
 def _trained(task: str, method: str, regime: Regime, root: Path | None) -> Trained:
-    if regime == "frozen" and method not in ROUTED:
-        return Trained(load_task_model(task), None)
+    if regime in FROZEN and method not in ROUTED:
+        return Trained(load_model(task, regime, root=root), None)
     return load_trained(task, regime, twin=method in OF_TWIN, root=root)
 
 
@@ -255,10 +251,11 @@ def _notices(examples: Examples, tokenizer: Any, method: str) -> list[str]:
         notices.append(f"Fewer than {FEW} examples: the intervals are too narrow.")
     if len(set(examples.labels)) == 1:
         notices.append("All labels are the same: the figures say nothing of the other answers.")
-    if method == CASCADE and examples.task.is_regression:
+    if method in (CASCADE, BY_LOT) and examples.task.is_regression:
         notices.append("A regression's answers have no margin: the twin's mask of this budget ran instead.")
     elif method in CALIBRATED:
-        what = "The threshold was chosen on" if method == CASCADE else "Scores are means over"
+        what = "The threshold was chosen on" if method in (CASCADE, BY_LOT) else "Scores are means over"
+        what = "The router was settled on" if method == SETTLED else what
         notices.append(f"{what} texts of {examples.task.name} {calibration_split(examples.task.name)}.")
     if method in ORACLES:
         notices.append("An oracle looks at the whole model's run: its own cost is not charged.")

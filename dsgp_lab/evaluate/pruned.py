@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dsgp_lab.anatomy import Inputs
 from dsgp_lab.batching import Encoded, collate, encode
-from dsgp_lab.cascade import Cascade
+from dsgp_lab.cascade import Cascade, margin
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.mask import Mask
@@ -19,6 +19,7 @@ from dsgp_lab.plan import check_keep, plan_mask
 from dsgp_lab.router import Router
 from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.sensitivity import Constant, Scorer, lengths
+from dsgp_lab.settled import Settled
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import Examples
 from dsgp_lab.together import run_together
@@ -45,11 +46,11 @@ def predict_pruned(
     subnetwork: SubNetwork,
     tokenizer: object,
     examples: Examples,
-    method: Scorer | Router,
+    method: Scorer | Router | Settled,
     keep: float,
     max_length: int = 128,
 ) -> PrunedPredictions:
-    """Run every example under `method` within `keep` of the encoder's MACs.
+    """Run every example under `method` within `keep` of the encoder's MACs, or what it was settled for.
 
     Batches hold examples of like length. A router decides for each of them as the model runs, its static twin
     once for all; scorers score a batch before it runs. Scores that need labels get none.
@@ -65,8 +66,8 @@ def predict_pruned(
 
     def batch(inputs: Inputs) -> tuple[Tensor, Mask, Tensor]:
         real = lengths(inputs)
-        if isinstance(method, Router):
-            planner = BatchPlanner(method, keep)
+        if isinstance(method, Router | Settled):
+            planner = BatchPlanner(method, keep) if isinstance(method, Router) else method.batch_planner()
             logits, mask = run_together(subnetwork, inputs, planner), planner.mask
             own = torch.tensor([method.macs(cost, n) for n in real.tolist()])
         else:
@@ -110,6 +111,27 @@ def predict_cascade(
         return output.logits, Mask.stack(masks), cascade.shares(inputs, output.again)
 
     return _in_batches(_encoded(tokenizer, examples, max_length), tokenizer, BATCH, batch)
+
+
+def predict_by_lot(
+    cascade: Cascade, tokenizer: object, examples: Examples, seed: int = 0, max_length: int = 128
+) -> PrunedPredictions:
+    """A cascade in which chance decides who runs again: as many inputs as the margin would take, drawn."""
+    first = predict_masked(cascade.subnetwork, tokenizer, examples, cascade.small, max_length)
+    number = int((margin(first.logits) < cascade.threshold).sum())
+    if not number:
+        return first
+    drawn = sorted(random.Random(seed).sample(range(len(examples)), number))
+    again = predict_masked(cascade.subnetwork, tokenizer, examples.take(drawn), cascade.large, max_length)
+    rows, masks = torch.tensor(drawn), [first.masks[[i]] for i in range(len(examples))]
+    for row in drawn:
+        masks[row] = cascade.large
+    return PrunedPredictions(
+        first.logits.index_copy(0, rows, again.logits),
+        first.shares.index_add(0, rows, again.shares),
+        Mask.stack(masks),
+        first.lengths,
+    )
 
 
 def mismatched(masks: Mask, seed: int = 0) -> Mask:

@@ -16,7 +16,6 @@ from dsgp_lab.evaluate.cell import TEACHING, Cell, CellResult, calibration_split
 from dsgp_lab.evaluate.dense import to_predictions
 from dsgp_lab.evaluate.latency import machine, threads
 from dsgp_lab.evaluate.methods import (
-    DENSE,
     MISMATCHED,
     OF_TWIN,
     OTHER_TASK,
@@ -28,7 +27,7 @@ from dsgp_lab.evaluate.methods import (
 )
 from dsgp_lab.evaluate.pruned import PrunedPredictions
 from dsgp_lab.mask import Mask
-from dsgp_lab.regimes import ROUTER, Regime, load_model, load_router, trained_folder
+from dsgp_lab.regimes import FROZEN, ROUTER, Regime, load_model, load_router, trained_folder
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Scorer
 from dsgp_lab.subnetwork import SubNetwork
@@ -84,10 +83,10 @@ def _predictions(cell: Cell, examples: Examples) -> PrunedPredictions:
     files = cell.checkpoints()
     twin = cell.method in OF_TWIN
     home = trained_folder(cell.task, cell.regime, twin, cell.root).name
-    weights = files[DENSE if cell.regime == "frozen" else home]
+    weights = files[cell.weights_key]
     digests = tuple(digest for file, digest in weights.items() if file != ROUTER)
     # frozen: one model for all methods, whatever the root of their routers
-    origin = (False, None) if cell.regime == "frozen" else (twin, cell.root)
+    origin = (False, None) if cell.regime in FROZEN else (twin, cell.root)
     tokenizer, subnetwork = _loaded(cell.task, cell.regime, *origin, digests)
     made: Scorer | Router | None
     if cell.method in STATIC:

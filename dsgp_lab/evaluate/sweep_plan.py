@@ -20,7 +20,7 @@ from dsgp_lab.evaluate.methods import (
     check_method,
 )
 from dsgp_lab.models import CARD
-from dsgp_lab.regimes import REGIMES, Regime
+from dsgp_lab.regimes import REGIMES, SHARING, Regime
 from dsgp_lab.tasks import TASKS, get_task, load_examples, task_folder
 
 KEEPS = (0.25, 0.35, 0.5)
@@ -156,7 +156,7 @@ def _methods(
     task: str, regime: Regime, wanted: Sequence[str] | None, root: Path | None, say: Callable[[str], None]
 ) -> list[str]:
     there = available_methods(task, regime, root)
-    possible = [name for name in METHODS if name != OTHER_TASK or regime == "shared"]
+    possible = [name for name in METHODS if name != OTHER_TASK or regime in SHARING]
     missing = [name for name in wanted or possible if name not in there]
     if missing:
         say(f"{task} {regime}: no checkpoint for {', '.join(missing)}; left out.")

@@ -122,7 +122,7 @@ def _dense_logits(path: Path, dense: Path, examples: Examples, config: RouterCon
     if path.is_file():
         logits: Tensor = torch.load(path, weights_only=True)
         return logits
-    own = load_checkpoint(dense)
+    own = load_checkpoint(dense, examples.task.name)
     bf16 = computes_in_bf16("auto", torch.device("cpu"))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         logits = predict_logits(own.model, own.tokenizer, examples, max_length=config.max_length)

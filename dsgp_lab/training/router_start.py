@@ -91,18 +91,31 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
 
 def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     """All tasks but WNLI in one encoder: fresh, from a checkpoint of the shared encoder, or from the adapter
-    of one task's checkpoint.
+    of one task's checkpoint; in the regime "frozen" the shared encoder as it is.
 
-    Every task's targets are the logits of its own dense checkpoint, unless there is no distillation. Of each
-    task's training split, examples with a text of another task's dev set are left out.
+    Every task's targets are the logits of its own dense checkpoint, in the regime "frozen" those of the
+    shared encoder, and nothing without distillation. Of each task's training split, examples with a text of
+    another task's dev set are left out.
+
+    Raises:
+        LabError: "frozen", and `dense` is no checkpoint of the shared encoder.
     """
-    home = data_folder() / "checkpoints" if config.distillation else None
+    frozen = config.regime == "frozen"
+    if frozen and dense is None:
+        dense = task_folder(SHARED)
     shared = dense if dense is not None and _is_shared(dense) else None
+    if frozen and shared is None:
+        raise LabError(
+            got=f"{dense}, no checkpoint of the shared encoder",
+            allowed="one of all tasks, where its weights stay as they are",
+            hint="train one first with --regime joint --lowest 1, or name its folder with --dense",
+        )
+    home = data_folder() / "checkpoints" if config.distillation else None
     sources, held_out, calibration, scores = [], [], [], []
     dev = {task: dev_texts([task]) for task in shared_outputs()}
     for task, outputs in shared_outputs().items():
         judged = frozenset().union(*(texts for other, texts in dev.items() if other != task))
-        folder = home and home / task
+        folder = shared if frozen else home and home / task
         source, examples, held = task_source(task, folder, config, cache, SHARED_LIMIT, outputs, judged)
         sources.append(source)
         held_out += labelled_batches(load_tokenizer(), held.sample(min(len(held), 128)))
@@ -117,6 +130,10 @@ def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start
     order = by_importance(fisher.neurons.mean(0))
     total = max(outputs.stop for outputs in shared_outputs().values())
     model, adapter = trainable(config, dense, total)
+    if frozen and shared is not None:  # as it will be loaded: weights in one, blocks in the stored order
+        model, adapter = adapter.merge_and_unload().requires_grad_(False), None
+        stored = load_checkpoint(shared, next(iter(shared_outputs()))).neuron_order
+        order = order if stored is None else stored
     trained = Anatomy.of(model, order=order)
     return Start(
         dense=trained,

@@ -32,9 +32,9 @@ def train_router(
 ) -> dict[str, Any] | None:
     """Train a router into ``out/checkpoint`` and return its card; a killed run goes on when called again.
 
-    ``dense`` is the folder of the checkpoint to start from (default: the task's own; for the task "glue" a
-    fresh encoder). The router starts as the static Fisher plan of that model. None if ``stop_at`` steps were
-    reached before the end.
+    ``dense`` is the folder of the checkpoint to start from (default: the task's own; for the task "glue" in
+    the regime "joint" a fresh encoder). The router starts as the static Fisher plan of that model. None if
+    ``stop_at`` steps were reached before the end.
 
     Raises:
         LabError: no data, no dense checkpoint, or ``out`` holds a run with other settings or another
@@ -44,7 +44,7 @@ def train_router(
     begin = shared_start if config.task == SHARED else task_start
     start = begin(config, dense, out.parent / "targets")
     router = fresh_router(config, start)
-    folders = {"dense": dense or (None if config.task == SHARED else task_folder(config.task))}
+    folders = {"dense": dense or _usual(config)}
     folders["start_from"] = Path(config.start_from) if config.start_from else None
     begun = {f"{name}/{file}": digest for name in folders for file, digest in _digests(folders[name]).items()}
     training = RouterTraining(config, start.trained, router, start.sources, out, say, begun)
@@ -79,6 +79,12 @@ def train_router(
     if config.regime == "joint":
         save_checkpoint(folder, adapter, card, trained.order)
     return update_card(folder, card)
+
+
+def _usual(config: RouterConfig) -> Path | None:
+    """The checkpoint that a run begins with unless another is named; None for a fresh encoder."""
+    fresh = config.task == SHARED and config.regime == "joint"
+    return None if fresh else task_folder(config.task)
 
 
 def _digests(folder: Path | None) -> dict[str, str]:

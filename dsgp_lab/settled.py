@@ -1,0 +1,152 @@
+"""A router settled on the texts it will meet: the budget holds on them, and fewer layers are asked.
+
+A trained router was calibrated on its task's own texts; on longer or other ones its budget drifts. And in
+many layers it decides nearly the same for every input: asking there costs time and changes next to nothing.
+So both are measured on texts at hand, without labels: the budget input with which the mean share of MACs is
+the one wanted, and the layers whose decisions hardly vary, which are then decided beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsgp_lab.anatomy import Inputs
+from dsgp_lab.cost import CostModel
+from dsgp_lab.errors import LabError
+from dsgp_lab.mask import Mask
+from dsgp_lab.plan import check_keep
+from dsgp_lab.report import Report, Reported
+from dsgp_lab.router import Router
+from dsgp_lab.router_planner import BatchPlanner, Planner, Settlements
+from dsgp_lab.sensitivity import lengths
+from dsgp_lab.subnetwork import SubNetwork
+from dsgp_lab.together import run_together
+
+TOLERANCE = 0.02
+"""A layer is settled if at most this share of its decisions differ from the usual ones: half a unit of 24."""
+
+STEPS = 8
+"""Halvings of the range in which the budget input is looked for."""
+
+REACH = 0.2
+"""How far the budget input may move from where the router's own calibration puts it."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Settled(Reported):
+    """A router under one budget, with what was found on `texts` texts.
+
+    budget: the router's input with which they take the share `keep` of the MACs on average; layers: what is
+    decided beforehand; share: the mean share that ran, the router's own MACs included; differ: the mean share
+    of decisions, of all units, that the settled layers take in another way than the router would.
+    """
+
+    router: Router
+    keep: float
+    budget: float
+    layers: Settlements
+    share: float
+    differ: float
+    texts: int
+
+    @staticmethod
+    def fit(
+        subnetwork: SubNetwork,
+        router: Router,
+        batches: Sequence[Inputs],
+        keep: float,
+        tolerance: float = TOLERANCE,
+    ) -> Settled:
+        """Measure both on `batches`; no labels needed. Cost: ten pruned runs of them.
+
+        Raises:
+            LabError: a router that is not asked layer by layer, no texts, a budget that is no share.
+        """
+        check_keep(keep)
+        if router.shape.kind != "layerwise":
+            raise LabError(
+                got=f"a {router.shape.kind} router",
+                allowed="a layerwise one, which is asked before every layer",
+                hint="the others decide once: run them as they are",
+            )
+        router.check_fits(subnetwork.anatomy)
+        if not batches:
+            raise LabError(got="no texts", allowed="at least one batch", hint="pass texts to settle it on")
+        low, high = (router.calibrated(keep) + reach for reach in (-REACH, REACH))
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            share, _mask = _measure(subnetwork, router, batches, BatchPlanner(router, keep, middle))
+            low, high = (middle, high) if share <= keep else (low, middle)
+        _, mask = _measure(subnetwork, router, batches, BatchPlanner(router, keep, low))
+        layers, differ = settle(mask, tolerance)
+        planner = BatchPlanner(router, keep, low, layers)
+        share, _ = _measure(subnetwork, router, batches, planner)
+        return Settled(router, keep, low, layers, share, differ, len(mask))
+
+    @property
+    def asked(self) -> int:
+        """How many layers the router is asked in."""
+        return sum(layer is None for layer in self.layers)
+
+    def planner(self) -> Planner:
+        """The plan of single inputs, for `SubNetwork.run`."""
+        return Planner(self.router, self.keep, self.budget, self.layers)
+
+    def batch_planner(self) -> BatchPlanner:
+        """The plan of batches, for `run_together`."""
+        return BatchPlanner(self.router, self.keep, self.budget, self.layers)
+
+    def macs(self, cost: CostModel, length: int) -> int:
+        """The router's own MACs for one input of `length` tokens, in the layers it is asked in."""
+        return self.router.macs(cost, length, self.asked)
+
+    def report(self) -> Report:
+        """What was found."""
+        asked = [str(number + 1) for number, layer in enumerate(self.layers) if layer is None]
+        rows = (
+            ("budget, mean share of MACs", f"{self.keep:g}"),
+            ("layers that the router is asked in", ", ".join(asked) or "none"),
+            ("decisions that settling changes", f"{100 * self.differ:.1f} %"),
+            ("mean share of MACs", f"{self.share:.3f}"),
+        )
+        return Report("Settled router", rows, notes=(f"On {self.texts} texts that it was settled on.",))
+
+
+def settle(mask: Mask, tolerance: float = TOLERANCE) -> tuple[Settlements, float]:
+    """The layers whose masks hardly vary between inputs, with their usual mask; and the share that differs.
+
+    >>> heads = torch.tensor([[[True], [True]], [[True], [False]], [[True], [True]]])
+    >>> settle(Mask(heads, heads), tolerance=0.1)
+    ((((True,), (True,)), None), 0.0)
+    """
+    kept = torch.cat([mask.heads, mask.blocks], dim=-1)
+    usual = kept.double().mean(0) > 0.5
+    differ = (kept != usual).double().mean(dim=(0, 2))
+    heads = mask.heads.shape[-1]
+    layers = tuple(
+        (tuple(row[:heads]), tuple(row[heads:])) if share <= tolerance else None
+        for row, share in zip(usual.tolist(), differ.tolist(), strict=True)
+    )
+    return layers, float(torch.where(differ <= tolerance, differ, 0.0).mean())
+
+
+def _measure(
+    subnetwork: SubNetwork, router: Router, batches: Sequence[Inputs], planner: BatchPlanner
+) -> tuple[float, Mask]:
+    """The mean share of MACs, the router's own included, and all masks."""
+    cost, shares, masks = CostModel.of(subnetwork.anatomy), [], []
+    for inputs in batches:
+        run_together(subnetwork, inputs, planner)
+        shares.append(run_shares(cost, router, planner, lengths(inputs).cpu()))
+        masks.append(planner.mask)
+    return float(torch.cat(shares).mean()), Mask.stack(masks)
+
+
+def run_shares(cost: CostModel, router: Router, planner: BatchPlanner, real: Tensor) -> Tensor:
+    """The shares [batch] of the dense encoder's MACs that a planner's last run took, deciding included."""
+    own = torch.tensor([router.macs(cost, n, planner.asked) for n in real.tolist()])
+    return (cost.masked(planner.mask, real) + own) / cost.dense(real)
