@@ -8,10 +8,11 @@ BOTH_CORES := -n 2 --dist loadfile
 QUICK := mask plan cost gates subnetwork copies together pruner statistics tasks checks worker contributing \
 	docstrings layers public
 SEED_TASKS := cola
+JOINT_TASKS := cola
 FIRST := notebooks/00_start_here.ipynb
 
 .PHONY: help lab lab-llm app test quick docs demo bench results notebooks browser-test clean
-.PHONY: soak coverage mutation checksums seeds
+.PHONY: soak coverage mutation checksums seeds joint
 
 # The stamp names the folder: an environment that was moved or copied is made anew.
 ifneq "$(shell test -x $(PY) && cat $(READY) 2>/dev/null)" "$(CURDIR)"
@@ -64,6 +65,11 @@ seeds: $(READY) ## train static twins under two more seeds and sweep them (SEED_
 	$(PY) tools/train_seeds.py --tasks $(SEED_TASKS) --runs adaptive_twin --seeds 1,2
 	for seed in 1 2; do $(VENV)/bin/dsgp-lab sweep --root runs/seed$$seed --seeds $$seed --tasks $(SEED_TASKS) \
 		--regimes adaptive --methods twin,cascade --out runs/results --workers 2 || exit 1; done
+
+joint: $(READY) ## train regime joint and sweep it (JOINT_TASKS=cola,rte; needs GLUE)
+	$(PY) tools/train_seeds.py --tasks $(JOINT_TASKS) --runs joint,joint_twin --seeds 0
+	$(VENV)/bin/dsgp-lab sweep --root runs/seed0 --tasks $(JOINT_TASKS) --regimes joint \
+		--methods dense,twin,router,mismatched --out runs/results --workers 2
 
 notebooks: $(READY) ## run all notebooks and store their outputs
 	$(PY) tools/run_notebooks.py

@@ -121,18 +121,20 @@ class Classifier:
         self,
         text: Text,
         keep: float = 0.6,
-        scorer: str | Scorer | Router = "first_order",
+        scorer: str | Scorer | Router | Settled = "first_order",
         scope: Scope = "global",
         floor: int = 0,
         at_most: str | None = None,
     ) -> PrunedRun:
         """Score, plan, cut and run one text within a share `keep` of the encoder's MACs (see `plan_mask`).
 
-        `at_most` is a budget in time instead, "4 ms" or "0.6 of dense"; it needs `dsgp-lab calibrate`.
+        A settled router (`settled`) runs within the budget that it was settled for. `at_most` is a budget in
+        time instead, "4 ms" or "0.6 of dense"; it needs `dsgp-lab calibrate`.
         """
         inputs = self.encode([text])
         budget = keep if at_most is None else LatencyBudget.parse(at_most, self.cost_table())
-        pruner = DynamicPruner(self.subnetwork, self.scorer(scorer), budget, scope, floor)
+        made = scorer if isinstance(scorer, Settled) else self.scorer(scorer)
+        pruner = DynamicPruner(self.subnetwork, made, budget, scope, floor)
         batch = pruner(inputs)
         table = self._cost_table_or_none()
         return PrunedRun(

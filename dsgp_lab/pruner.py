@@ -22,6 +22,7 @@ from dsgp_lab.report import Report
 from dsgp_lab.router import Router
 from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.sensitivity import Scorer, Sensitivity, lengths, make_scorer
+from dsgp_lab.settled import Settled
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.together import run_together
 
@@ -82,14 +83,15 @@ class DynamicPruner:
     """Prunes a model for every input anew: the product path whose accuracy and time are reported.
 
     `keep` is the share of the encoder's MACs that may run, or a `LatencyBudget` (see `plan_mask`), `scorer`
-    a name, a Scorer, or a Router, which decides as the model runs and meets the budget on average.
+    a name, a Scorer, or a Router, which decides as the model runs and meets the budget on average; a Settled
+    one (see `settled`) only that which it was settled for.
     The model is never changed, so several pruners may share one.
     """
 
     def __init__(
         self,
         model: PreTrainedModel | Anatomy | SubNetwork | DecoderSubNetwork,
-        scorer: str | Scorer | Router = "first_order",
+        scorer: str | Scorer | Router | Settled = "first_order",
         keep: float | LatencyBudget = 0.6,
         scope: Scope = "global",
         floor: int = 0,
@@ -97,15 +99,16 @@ class DynamicPruner:
         self.subnetwork: Any = make_subnetwork(model)
         self.anatomy = self.subnetwork.anatomy
         self.cost = CostModel.of(self.anatomy)
-        self.scorer = scorer if isinstance(scorer, Router) else make_scorer(scorer)
-        if isinstance(self.scorer, Router):
+        self.scorer = scorer if isinstance(scorer, Router | Settled) else make_scorer(scorer)
+        if isinstance(self.scorer, Router | Settled):
             if isinstance(self.subnetwork, DecoderSubNetwork):
                 raise LabError(
                     got=f"a router for a {self.anatomy.family.name} language model",
                     allowed="a scorer, such as 'wanda_sp'",
                     hint="routers serve encoders",
                 )
-            self.scorer.check_fits(self.anatomy)
+            router = self.scorer if isinstance(self.scorer, Router) else self.scorer.router
+            router.check_fits(self.anatomy)
             if (scope, floor) != ("global", 0):
                 raise LabError(
                     got=f"scope={scope!r} and floor={floor!r} with a router",
@@ -123,7 +126,7 @@ class DynamicPruner:
 
         `keep` replaces the pruner's own budget for this batch.
         """
-        if isinstance(self.scorer, Router):
+        if isinstance(self.scorer, Router | Settled):
             share = self._share(inputs, self.scorer) if keep is None else check_keep(keep)
             return self._routed(inputs, self.scorer, share)
         marks = [time.perf_counter()]
@@ -162,11 +165,11 @@ class DynamicPruner:
             groups=groups,
         )
 
-    def _routed(self, inputs: Inputs, router: Router, keep: float) -> PrunedBatch:
+    def _routed(self, inputs: Inputs, router: Router | Settled, keep: float) -> PrunedBatch:
         """A batch under a router, which decides layer by layer as the batch runs."""
         device, several = self.anatomy.device, len(inputs["input_ids"]) > 1
         planner: Planner | BatchPlanner
-        planner = BatchPlanner(router, keep) if several else self._planner(router, keep)
+        planner = _batch_planner(router, keep) if several else self._planner(router, keep)
         start = now(device)
         if isinstance(planner, Planner):
             logits = self.subnetwork.run(inputs, planner)
@@ -181,7 +184,7 @@ class DynamicPruner:
         real, mask = lengths(inputs), planner.mask
         macs = torch.tensor([router.macs(self.cost, int(n)) for n in real])
         heads, blocks = scores[..., : self.cost.num_heads], scores[..., self.cost.num_heads :]
-        name = "router" if router.sees_input else "twin"
+        name = "router" if isinstance(router, Settled) or router.sees_input else "twin"
         sensitivity = Sensitivity(heads, blocks, name, macs, score, oracle=False)
         return PrunedBatch(
             logits=logits,
@@ -193,7 +196,7 @@ class DynamicPruner:
             groups=len(mask.groups()),
         )
 
-    def _share(self, inputs: Inputs, router: Router) -> float:
+    def _share(self, inputs: Inputs, router: Router | Settled) -> float:
         """The budget as a share of MACs; under a latency budget, one with which the longest input fits.
 
         What deciding takes is taken off: the time that it took last, or in a run for this purpose.
@@ -205,10 +208,11 @@ class DynamicPruner:
             self._routed(inputs, router, self.keep.share(longest))
         return self.keep.share(longest, 1e3 * self._deciding)
 
-    def _planner(self, router: Router, keep: float) -> Planner:
+    def _planner(self, router: Router | Settled, keep: float) -> Planner:
         """The planner of a budget, whose folded weights are kept for the next input."""
         if self._planned is None or self._planned[0] != keep:
-            self._planned = keep, Planner(router, keep)
+            made = router.at(keep).planner() if isinstance(router, Settled) else Planner(router, keep)
+            self._planned = keep, made
         return self._planned[1]
 
     def _macs(self, sensitivity: Sensitivity, mask: Mask, real: Tensor) -> tuple[Macs, ...]:
@@ -219,3 +223,7 @@ class DynamicPruner:
             Macs(int(k), int(d), int(s), charged=not sensitivity.oracle)
             for k, d, s in zip(kept, dense, scorer, strict=True)
         )
+
+
+def _batch_planner(router: Router | Settled, keep: float) -> BatchPlanner:
+    return router.at(keep).batch_planner() if isinstance(router, Settled) else BatchPlanner(router, keep)

@@ -29,11 +29,8 @@ from dsgp_lab.together import run_together
 TOLERANCE = 0.02
 """A layer is settled if at most this share of its decisions differ from the usual ones: half a unit of 24."""
 
-STEPS = 8
-"""Halvings of the range in which the budget input is looked for."""
-
-REACH = 0.2
-"""How far the budget input may move from where the router's own calibration puts it."""
+BUDGETS, STEPS = (-0.5, 1.5), 10
+"""Where the budget input is looked for, and how often that range is halved."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,7 +58,7 @@ class Settled(Reported):
         keep: float,
         tolerance: float = TOLERANCE,
     ) -> Settled:
-        """Measure both on `batches`; no labels needed. Cost: ten pruned runs of them.
+        """Measure both on `batches`; no labels needed. Cost: twelve pruned runs of them.
 
         Raises:
             LabError: a router that is not asked layer by layer, no texts, a budget that is no share.
@@ -76,7 +73,7 @@ class Settled(Reported):
         router.check_fits(subnetwork.anatomy)
         if not batches:
             raise LabError(got="no texts", allowed="at least one batch", hint="pass texts to settle it on")
-        low, high = (router.calibrated(keep) + reach for reach in (-REACH, REACH))
+        low, high = BUDGETS
         for _ in range(STEPS):
             middle = (low + high) / 2
             share, _mask = _measure(subnetwork, router, batches, BatchPlanner(router, keep, middle))
@@ -91,6 +88,16 @@ class Settled(Reported):
     def asked(self) -> int:
         """How many layers the router is asked in."""
         return sum(layer is None for layer in self.layers)
+
+    def at(self, keep: float) -> Settled:
+        """Itself, if `keep` is the budget that it was settled for; else LabError."""
+        if keep != self.keep:
+            raise LabError(
+                got=f"keep={keep} with a router settled for {self.keep}",
+                allowed=f"keep={self.keep}",
+                hint="settle it for another budget with lab.settled(keep)",
+            )
+        return self
 
     def planner(self) -> Planner:
         """The plan of single inputs, for `SubNetwork.run`."""

@@ -11,7 +11,7 @@ from toys import toy_anatomy, toy_model, toy_tokenizer
 
 from dsgp_lab import Lab, LabError, load_teaching
 from dsgp_lab.cascade import LARGE, SMALL, Cascade, margin
-from dsgp_lab.evaluate.pruned import predict_cascade, predict_masked
+from dsgp_lab.evaluate.pruned import predict_by_lot, predict_cascade, predict_masked
 from dsgp_lab.router_planner import Planner
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.training.router_data import labelled_batches
@@ -48,6 +48,23 @@ def test_unsure_inputs_run_in_the_larger_mask_and_the_others_do_not() -> None:
     assert torch.equal(
         run.masks.heads, torch.where(again[:, None, None], large.masks.heads, small.masks.heads)
     )
+
+
+def test_by_lot_as_many_run_again_but_others() -> None:
+    cascade, tokenizer = Cascade.fit(TOY, TWIN, BATCHES, 0.35), toy_tokenizer()
+    by_margin = predict_cascade(cascade, tokenizer, texts(40))
+    lots = [predict_by_lot(cascade, tokenizer, texts(40), seed) for seed in (0, 0, 1)]
+    ran = [(run.masks.heads == cascade.large.heads).flatten(1).all(1) for run in (by_margin, *lots)]
+    assert len({int(again.sum()) for again in ran}) == 1
+    assert torch.equal(ran[1], ran[2])
+    assert not torch.equal(ran[1], ran[3])
+    assert not torch.equal(ran[1], ran[0])
+    both = ran[0] & ran[1]
+    torch.testing.assert_close(lots[0].logits[both], by_margin.logits[both], atol=1e-5, rtol=0)
+    torch.testing.assert_close(lots[0].shares[both], by_margin.shares[both])
+    nobody = Cascade.fit(TOY, TWIN, BATCHES, 0.1)
+    smallest = predict_masked(TOY, tokenizer, texts(40), nobody.small)
+    assert torch.equal(predict_by_lot(nobody, tokenizer, texts(40)).logits, smallest.logits)
 
 
 @pytest.mark.parametrize("keep", [0.18, 0.15, 0.05])

@@ -126,7 +126,7 @@ def test_a_plan_has_everything_that_is_there(cards: Path) -> None:
     assert [line for line in said if "teaching set is used instead" in line] == said != []
     per_method = Counter(cell.method for cell in cells if cell.task == "sst2")
     every = dict.fromkeys(set(METHODS) - {"other_task"}, 2)
-    assert per_method == every | {"dense": 1, "random": 4, "mismatched": 4}
+    assert per_method == every | {"dense": 1, "random": 4, "mismatched": 4, "cascade_by_lot": 4}
     assert cells[0].method == "dense"
     assert len(set(cells)) == len(cells)
 

@@ -15,9 +15,19 @@ import torch
 from dsgp_lab import Lab, LabError, SubNetwork
 from dsgp_lab.batching import collate, encode
 from dsgp_lab.checkpoints import load_checkpoint, update_card
+from dsgp_lab.evaluate.cell import Cell
+from dsgp_lab.evaluate.methods import METHODS, OF_TWIN, available_methods
 from dsgp_lab.evaluate.pruned import predict_pruned
 from dsgp_lab.models import load_base, load_tokenizer
-from dsgp_lab.regimes import DENSE_FILES, ROUTER, load_model, load_router, load_trained, trained_folder
+from dsgp_lab.regimes import (
+    DENSE_FILES,
+    ROUTER,
+    digests_of,
+    load_model,
+    load_router,
+    load_trained,
+    trained_folder,
+)
 from dsgp_lab.router import Router
 from dsgp_lab.tasks import SHARED, TASKS, data_folder, load_examples, load_teaching, shared_outputs
 from dsgp_lab.training import held_out as held_out_module
@@ -220,6 +230,49 @@ def test_one_encoder_for_all_tasks(glue, quick, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_router_alone_for_the_encoder_of_all_tasks(glue, quick, tmp_path, monkeypatch):
+    """Its targets are that encoder's own logits, and it is kept without the weights."""
+    config = RouterConfig("glue", steps=1, batch_size=4, lowest=0.3, rank_by_task=True)
+    with pytest.raises(LabError, match=r"sst2, no checkpoint of the shared encoder"):
+        train_router(config, tmp_path / "no", dense=data_folder() / "checkpoints" / "sst2")
+    together = replace(config, regime="joint", lowest=1.0, distillation=0.0, labels=1.0, rank_by_task=False)
+    train_router(together, tmp_path / "dense")
+    dense = tmp_path / "data" / "checkpoints" / SHARED
+    dense.parent.mkdir(parents=True)
+    for task in shared_outputs():  # what is held out stands in each task's own card
+        (dense.parent / task).symlink_to(data_folder() / "checkpoints" / task)
+    (tmp_path / "dense" / "checkpoint").rename(dense)
+    monkeypatch.setenv("DSGP_DATA_DIR", str(tmp_path / "data"))
+    card = train_router(config, tmp_path / "run")
+    assert card[DENSE_FILES] == digests_of(dense)
+    assert (
+        card["command"]
+        == "dsgp-lab train-router glue --steps 1 --batch-size 4 --lowest 0.3 --rank-by-task --seed 0"
+    )
+    (targets,) = tmp_path.glob("targets/rte-*.pt")
+    source = router_data.task_source("rte", dense, config, tmp_path / "again", 999)[0]
+    own = load_checkpoint(dense, "rte")
+    first = collate([source.encoded[0]], 0)
+    torch.testing.assert_close(source.targets[0], own.model(**first).logits[0].detach(), atol=0.1, rtol=0)
+    assert targets.stat().st_size > 0
+    folder = trained_folder("rte", "shared_frozen")
+    assert folder == dense / "shared_frozen"
+    (tmp_path / "run" / "checkpoint").rename(folder)
+    assert not (folder / "adapter_model.safetensors").exists()
+    assert available_methods("rte", "shared_frozen") == tuple(m for m in METHODS if m not in OF_TWIN)
+    assert available_methods("wnli", "shared_frozen") == ()
+    trained = load_trained("rte", "shared_frozen")
+    weight = "bert.encoder.layer.3.attention.self.query.weight"
+    assert torch.equal(trained.own.model.get_parameter(weight), own.model.get_parameter(weight))
+    cell = Cell("rte", "shared_frozen", "router", 0.5)
+    assert set(cell.checkpoints()) == {SHARED, "shared_frozen"}
+    assert set(Cell("rte", "shared_frozen", "static_fisher", 0.5).checkpoints()) == {SHARED}
+    update_card(folder, {DENSE_FILES: {"adapter_model.safetensors": "0" * 64}})
+    with pytest.raises(LabError, match=r"trained on other weights.*train-router glue"):
+        load_router("rte", "shared_frozen")
+
+
+@pytest.mark.slow
 def test_texts_of_other_tasks_are_added_without_labels(glue, tmp_path):
     folder = data_folder() / "checkpoints" / "stsb"
     config = RouterConfig("stsb", inputs_of="qnli,rte", steps=20, batch_size=3)
@@ -320,5 +373,11 @@ def test_a_shipped_checkpoint_is_trained_again_under_another_seed(tmp_path, monk
     assert trained_folder("rte", "adaptive", twin=True, root=tmp_path / "seed2").is_dir()
     assert train_seeds.main(given) == 0
     assert len(calls) == 2
+    joint = ["--tasks", "rte", "--runs", "joint", "--seeds", "0", "--root", str(tmp_path)]
+    assert train_seeds.main(joint) == 0
+    command = " ".join(["dsgp-lab", "train-router", *calls[-1][:-2]])
+    shipped = json.loads((trained_folder("rte", "adaptive") / "card.json").read_text("utf-8"))["command"]
+    assert command == shipped.replace("--adaptive ", "")
+    assert trained_folder("rte", "joint", root=tmp_path / "seed0").is_dir()
     monkeypatch.setattr(train_seeds, "train_router", lambda arguments: 2)
     assert train_seeds.main([*given[:-3], "3", *given[-2:]]) == 2

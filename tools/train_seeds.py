@@ -1,7 +1,9 @@
 """Train checkpoints again under other seeds, by the commands in their cards, for a sweep with `--root`.
 
     python tools/train_seeds.py --tasks rte,mrpc --runs adaptive_twin --seeds 1,2
+    python tools/train_seeds.py --tasks cola,rte --runs joint,joint_twin --seeds 0
 
+The regime joint has no cards here: its runs are those of adaptive, with the same budget for every input.
 Each goes to runs/seedN/TASK/RUN; a stopped run goes on when called again. A sweep of them, into a folder that
 has or will have the cells of seed 0 too: `dsgp-lab sweep --root runs/seed1 --seeds 1 ...`.
 """
@@ -23,8 +25,9 @@ from dsgp_lab.training.train_router import main as train_router
 
 def arguments_of(task: str, run: str, seed: int, out: Path) -> list[str]:
     """What `dsgp-lab train-router` was given for a shipped checkpoint, with another seed and folder."""
-    card = json.loads((data_folder() / "checkpoints" / task / run / CARD).read_text("utf-8"))
-    given = shlex.split(card["command"])[2:]
+    shipped = run.replace("joint", "adaptive")
+    card = json.loads((data_folder() / "checkpoints" / task / shipped / CARD).read_text("utf-8"))
+    given = [word for word in shlex.split(card["command"])[2:] if run == shipped or word != "--adaptive"]
     place = given.index("--seed") + 1
     return [*given[:place], str(seed), *given[place + 1 :], "--out", str(out)]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.cell import Cell, CellResult
-from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, OTHER_TASK, TWIN
+from dsgp_lab.evaluate.methods import BY_LOT, DENSE, METHODS, MISMATCHED, OTHER_TASK, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES, mcnemar, percentile_interval, resampled_metric
 from dsgp_lab.regimes import REGIMES
 from dsgp_lab.tasks import TASKS, get_task
@@ -56,7 +56,7 @@ AVERAGE_COLUMNS = (
 )
 """Columns of the averages."""
 
-RIVALS = (TWIN, MISMATCHED, OTHER_TASK)
+RIVALS = (TWIN, MISMATCHED, OTHER_TASK, BY_LOT)
 """Methods that the others of the same regime, budget and seed are compared with directly."""
 
 

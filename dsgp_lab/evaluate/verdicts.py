@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dsgp_lab.evaluate.results_table import Results
 
 Answer = Literal["yes", "no", "undecided", "no results"]
-Rival = Literal["twin", "mismatched", "other_task"]
+Rival = Literal["twin", "mismatched", "other_task", "cascade_by_lot"]
 
 NAMES = {
     ROUTER_METHOD: "the router",
@@ -35,6 +35,7 @@ RIVAL_NAMES: dict[Rival, str] = {
     "twin": "its static twin",
     "mismatched": "itself with the masks swapped between inputs",
     "other_task": "itself under masks made for other tasks",
+    "cascade_by_lot": "itself with the inputs that run again drawn by lot",
 }
 
 Z95 = 1.96

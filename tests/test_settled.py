@@ -1,0 +1,116 @@
+"""A settled router: the budget holds on the texts at hand, and layers that hardly vary are not asked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_methods import texts, toy_router
+from toys import toy_anatomy, toy_model, toy_tokenizer
+
+from dsgp_lab import Lab, LabError, load_teaching
+from dsgp_lab.cost import CostModel
+from dsgp_lab.evaluate.pruned import predict_pruned
+from dsgp_lab.mask import Mask
+from dsgp_lab.pruner import DynamicPruner
+from dsgp_lab.router import Router, RouterShape
+from dsgp_lab.router_planner import Planner
+from dsgp_lab.sensitivity import lengths
+from dsgp_lab.settled import Settled, run_shares, settle
+from dsgp_lab.subnetwork import SubNetwork
+from dsgp_lab.together import run_together
+from dsgp_lab.training.router_data import labelled_batches
+
+TOY = SubNetwork(toy_anatomy(toy_model("bert", 3)))
+ROUTER = toy_router(TOY)
+BATCHES = [inputs for inputs, _ in labelled_batches(toy_tokenizer(), texts(40))]
+
+
+@given(keep=st.floats(0.3, 0.9), tolerance=st.sampled_from([0.0, 0.05, 1.0]))
+@settings(max_examples=15, deadline=None)
+def test_what_was_found_holds_on_the_texts(keep: float, tolerance: float) -> None:
+    settled = Settled.fit(TOY, ROUTER, BATCHES, keep, tolerance)
+    run = predict_pruned(TOY, toy_tokenizer(), texts(40), settled, keep)
+    assert float(run.shares.mean()) == pytest.approx(settled.share, abs=1e-5)
+    assert settled.texts == 40
+    for number, layer in enumerate(settled.layers):
+        heads, blocks = run.masks.heads[:, number], run.masks.blocks[:, number]
+        if layer is not None:
+            assert heads.tolist() == [list(layer[0])] * 40
+            assert blocks.tolist() == [list(layer[1])] * 40
+    assert settled.asked == 0 if tolerance == 1.0 else settled.differ <= tolerance
+
+
+def test_the_budget_is_met_where_the_router_alone_misses_it() -> None:
+    drifting = toy_router(TOY)
+    drifting.asked.add_(0.15)  # as on texts that it was not calibrated on
+    settled = Settled.fit(TOY, drifting, BATCHES, 0.6, tolerance=0.0)
+    plain = predict_pruned(TOY, toy_tokenizer(), texts(40), drifting, 0.6).shares.mean()
+    assert abs(settled.share - 0.6) < 0.03 < abs(float(plain) - 0.6)
+
+
+def test_without_tolerance_it_is_the_router_at_another_budget() -> None:
+    settled = Settled.fit(TOY, ROUTER, BATCHES, 0.5, tolerance=0.0)
+    varying = Planner(ROUTER, 0.5, settled.budget)
+    for inputs in BATCHES:
+        single = {name: values[:1] for name, values in inputs.items()}
+        torch.testing.assert_close(TOY.run(single, settled.planner()), TOY.run(single, varying))
+
+
+def test_single_inputs_run_as_in_a_batch() -> None:
+    tolerances = [step / 50 for step in range(25)]
+    every = [Settled.fit(TOY, ROUTER, BATCHES, 0.5, tolerance) for tolerance in tolerances]
+    settled = next(each for each in every if each.asked < TOY.anatomy.num_layers)
+    assert 0 < settled.asked < TOY.anatomy.num_layers
+    batch, single = settled.batch_planner(), settled.planner()
+    logits = run_together(TOY, BATCHES[0], batch)
+    cost = CostModel.of(TOY.anatomy)
+    shares = run_shares(cost, ROUTER, batch, lengths(BATCHES[0]))
+    for row in range(len(logits)):
+        alone = {name: values[row : row + 1] for name, values in BATCHES[0].items()}
+        torch.testing.assert_close(TOY.run(alone, single)[0], logits[row], atol=1e-5, rtol=0)
+        assert torch.equal(single.mask.heads, batch.mask[row].heads)
+        assert torch.equal(single.logits > 0, batch.logits[row] > 0)
+        length = int(lengths(alone))
+        own = settled.macs(cost, length)
+        assert 0 < own < ROUTER.macs(cost, length)
+        dense, real = int(cost.dense(torch.tensor([length]))), torch.tensor([length])
+        assert float(shares[row]) == pytest.approx((int(cost.masked(single.mask, real)) + own) / dense)
+
+
+def test_layers_are_settled_by_how_often_they_differ() -> None:
+    heads = torch.zeros(4, 2, 1, dtype=torch.bool)
+    heads[0, 0] = True  # one input of four, one unit of two: an eighth of the layer's decisions
+    mask = Mask(heads, torch.ones(4, 2, 1, dtype=torch.bool))
+    assert settle(mask, 0.13) == ((((False,), (True,)), ((False,), (True,))), pytest.approx(1 / 16))
+    assert settle(mask, 0.12) == ((None, ((False,), (True,))), 0.0)
+
+
+@pytest.mark.parametrize("kind", ["oneshot", "constant"])
+def test_a_router_that_decides_once_is_refused(kind: str) -> None:
+    with pytest.raises(LabError, match=f"a {kind} router.*run them as they are"):
+        Settled.fit(TOY, Router(RouterShape.of(TOY.anatomy, kind)), BATCHES, 0.5)  # type: ignore[arg-type]
+
+
+def test_bad_input() -> None:
+    with pytest.raises(LabError, match="no texts"):
+        Settled.fit(TOY, ROUTER, [], 0.5)
+    with pytest.raises(LabError, match=r"keep=1\.5"):
+        Settled.fit(TOY, ROUTER, BATCHES, 1.5)
+
+
+def test_the_lab_settles_its_router() -> None:
+    lab = Lab("sst2", regime="adaptive")
+    settled = lab.settled(0.35, load_teaching("sst2").sample(48))
+    assert settled.share == pytest.approx(0.35, abs=0.03)
+    assert settled.asked < 6
+    assert "asked in" in str(settled)
+    run = lab.prune("a warm, funny film", 0.35, settled)
+    assert run.prediction.label == "positive"
+    assert run.macs.scorer == settled.macs(lab.cost, len(run.tokens))
+    assert run.macs.share == pytest.approx(0.35, abs=0.1)
+    two = DynamicPruner(lab.subnetwork, settled, 0.35)(lab.encode(["a warm, funny film", "dull"]))
+    assert torch.equal(two.mask[0].blocks, run.mask.blocks)
+    with pytest.raises(LabError, match=r"keep=0\.6 with a router settled for 0\.35"):
+        lab.prune("a warm, funny film", 0.6, settled)
