@@ -207,15 +207,19 @@ class Classifier:
             raise AssertionError("a twin is a router")
         return Cascade.fit(self.subnetwork, twin, [each for each, _ in self._calibration(examples)], keep)
 
-    def settled(self, keep: float = 0.35, examples: Examples | None = None) -> Settled:
+    def settled(
+        self, keep: float = 0.35, examples: Examples | None = None, head_price: float = 0.0
+    ) -> Settled:
         """The router settled on texts: the budget holds on them, fewer layers are asked (see `Settled`).
 
-        `examples` as for `cascade`.
+        `examples` as for `cascade`; with a `head_price`, say `settled.HEAD_PRICE`, fewer heads run and more
+        blocks: less time at equal MACs, and on some tasks less accuracy.
         """
         router = self.scorer("router")
         if not isinstance(router, Router):
             raise AssertionError("the trained router is a router")
-        return Settled.fit(self.subnetwork, router, [each for each, _ in self._calibration(examples)], keep)
+        texts = [each for each, _ in self._calibration(examples)]
+        return Settled.fit(self.subnetwork, router, texts, keep, head_price=head_price)
 
     def _calibration(self, examples: Examples | None) -> list[tuple[Inputs, Tensor | None]]:
         if examples is None:

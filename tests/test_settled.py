@@ -58,6 +58,20 @@ def test_without_tolerance_it_is_the_router_at_another_budget() -> None:
         torch.testing.assert_close(TOY.run(single, settled.planner()), TOY.run(single, varying))
 
 
+def test_with_a_price_on_heads_fewer_heads_and_more_blocks_run() -> None:
+    before = ROUTER.bias.clone()
+    kept = []
+    for price in (0.0, 3.0):
+        settled = Settled.fit(TOY, ROUTER, BATCHES, 0.5, head_price=price)
+        masks = predict_pruned(TOY, toy_tokenizer(), texts(40), settled, 0.5).masks
+        kept.append((float(masks.heads.float().mean()), float(masks.blocks.float().mean())))
+        assert settled.share == pytest.approx(0.5, abs=0.05)
+    assert kept[1][0] < kept[0][0]
+    assert kept[1][1] > kept[0][1]
+    assert torch.equal(ROUTER.bias, before)
+    assert "price on heads" in str(settled)
+
+
 def test_single_inputs_run_as_in_a_batch() -> None:
     tolerances = [step / 50 for step in range(25)]
     every = [Settled.fit(TOY, ROUTER, BATCHES, 0.5, tolerance) for tolerance in tolerances]

@@ -31,7 +31,7 @@ from dsgp_lab.regimes import load_router
 from dsgp_lab.router import Router
 from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.sensitivity import lengths
-from dsgp_lab.settled import Settled
+from dsgp_lab.settled import HEAD_PRICE, Settled
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.together import run_together
 
@@ -81,7 +81,10 @@ def make_variants(
         if router is not None:
             _add_dynamic(made, lab, inputs, router, keep)
             if settling is not None and router.shape.kind == "layerwise":
-                _add_settled(made, lab, inputs, Settled.fit(lab.subnetwork, router, settling.batches, keep))
+                for price in (0.0, HEAD_PRICE):
+                    texts = settling.batches
+                    found = Settled.fit(lab.subnetwork, router, texts, keep, head_price=price)
+                    _add_settled(made, lab, inputs, found)
         made.add(f"static {keep:g}", _fixed(lab, static), keep, mean_share(lab, inputs, static))
         _add_equal_accuracy(made, lab, inputs, keep)
     half = static_mask(lab, keeps[0])
@@ -143,7 +146,8 @@ def _add_settled(made: Variants, lab: Lab, inputs: BenchInputs, settled: Settled
             return lab.subnetwork.run(each, single)
         return run_together(lab.subnetwork, each, several)
 
-    name = f"{dynamic_name(settled.keep)}, settled"
+    priced = ", heads priced" if settled.head_price else ""
+    name = f"{dynamic_name(settled.keep)}, settled{priced}"
     made.add(name, decides, settled.keep, share)
     layers = ", ".join(str(1 + i) for i, layer in enumerate(settled.layers) if layer is None)
     made.notes.append(f"{name}: the router is asked in layers {layers or 'none'}.")

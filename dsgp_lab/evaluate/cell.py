@@ -20,6 +20,7 @@ from dsgp_lab.evaluate.methods import (
     DENSE,
     OF_TWIN,
     OTHER_TASK,
+    PRICED,
     ROUTED,
     SETTLED,
     check_method,
@@ -28,7 +29,7 @@ from dsgp_lab.models import CARD, sha256, unreadable
 from dsgp_lab.plan import check_keep
 from dsgp_lab.regimes import FROZEN, ROUTER, Regime, trained_folder, weights_folder
 from dsgp_lab.report import Report
-from dsgp_lab.settled import TOLERANCE
+from dsgp_lab.settled import HEAD_PRICE, TOLERANCE
 from dsgp_lab.tasks import (
     GLUE_FOLDER_VARIABLE,
     data_folder,
@@ -107,8 +108,9 @@ class Cell:
             more["donors"] = {t: sha256(teaching_file(t)) for t in donor_tasks(self.task, TEACHING)}
         if self.method in (CASCADE, BY_LOT):
             more["budgets"] = [SMALL, LARGE]
-        if self.method == SETTLED:
+        if self.method in (SETTLED, PRICED):
             more["tolerance"] = TOLERANCE
+            more["head_price"] = HEAD_PRICE if self.method == PRICED else 0.0
         return more | {
             "format": FORMAT,
             "task": self.task,

@@ -31,7 +31,7 @@ from dsgp_lab.models import CARD
 from dsgp_lab.regimes import FROZEN, SHARING, Regime, trained_folder, weights_folder
 from dsgp_lab.router import Router
 from dsgp_lab.sensitivity import Constant, FirstOrder, Fisher, Flap, Random, Scorer, WandaSp
-from dsgp_lab.settled import Settled
+from dsgp_lab.settled import HEAD_PRICE, Settled
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.tasks import Examples, shared_outputs
 
@@ -39,7 +39,8 @@ Batches = Sequence[tuple[Inputs, Tensor]]
 """Calibration data: batches of inputs with their labels [batch]."""
 
 DENSE, ROUTER_METHOD, TWIN = "dense", "router", "twin"
-MISMATCHED, OTHER_TASK, SETTLED = "mismatched", "other_task", "settled"
+MISMATCHED, OTHER_TASK = "mismatched", "other_task"
+SETTLED, PRICED = "settled", "settled_priced"
 CASCADE, BY_LOT = "cascade", "cascade_by_lot"
 
 METHODS: dict[str, str] = {
@@ -54,6 +55,7 @@ METHODS: dict[str, str] = {
     MISMATCHED: "every input under the mask that the router made for another one",
     OTHER_TASK: "every input under a mask that the router made for an input of another task",
     SETTLED: "the router settled on calibration texts: budget met there, asked only where decisions vary",
+    PRICED: "the same with a price on heads, which take more time an operation than blocks",
     CASCADE: "the twin's small mask first; unsure inputs run again in a larger one (no classes: the twin)",
     BY_LOT: "the cascade, but which inputs run again is drawn by lot",
     "oracle_first_order": "the input's own absolute gate gradients: looks at the whole model's run",
@@ -77,10 +79,10 @@ BY_CHANCE = ("random", MISMATCHED, OTHER_TASK, BY_LOT)
 OF_TWIN = (TWIN, CASCADE, BY_LOT)
 """Methods that need a trained static twin."""
 
-ROUTED = (*OF_TWIN, ROUTER_METHOD, MISMATCHED, OTHER_TASK, SETTLED)
+ROUTED = (*OF_TWIN, ROUTER_METHOD, MISMATCHED, OTHER_TASK, SETTLED, PRICED)
 """Methods that need a trained router or twin."""
 
-ON_UNSEEN = (CASCADE, BY_LOT, SETTLED)
+ON_UNSEEN = (CASCADE, BY_LOT, SETTLED, PRICED)
 """Methods that are fitted on texts that no training has seen."""
 
 CALIBRATED = (*STATIC, *ON_UNSEEN)
@@ -110,7 +112,7 @@ def available_methods(task: str, regime: Regime, root: Path | None = None) -> tu
     weights = (weights_folder(task, regime, False, root) / CARD).is_file()
     needs = {TWIN: twin and (weights or regime not in FROZEN), ROUTER_METHOD: routed and weights}
     needs[CASCADE] = needs[BY_LOT] = needs[TWIN]
-    needs[MISMATCHED] = needs[SETTLED] = needs[ROUTER_METHOD]
+    needs[MISMATCHED] = needs[SETTLED] = needs[PRICED] = needs[ROUTER_METHOD]
     needs[OTHER_TASK] = needs[ROUTER_METHOD] and regime in SHARING
     return tuple(name for name in METHODS if needs.get(name, weights))
 
@@ -187,8 +189,9 @@ def predict(
         masks = _drawn(donors, len(examples), seed)
     elif name in ON_UNSEEN and isinstance(made, Router):
         texts = [inputs for inputs, _ in _given(calibration, name)()]
-        if name == SETTLED:
-            settled = Settled.fit(subnetwork, made, texts, keep)
+        if name in (SETTLED, PRICED):
+            price = HEAD_PRICE if name == PRICED else 0.0
+            settled = Settled.fit(subnetwork, made, texts, keep, head_price=price)
             return predict_pruned(subnetwork, tokenizer, examples, settled, keep)
         if examples.task.is_regression:
             return predict_pruned(subnetwork, tokenizer, examples, made, keep)

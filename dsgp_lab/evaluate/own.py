@@ -22,6 +22,7 @@ from dsgp_lab.evaluate.methods import (
     OF_TWIN,
     ORACLES,
     OTHER_TASK,
+    PRICED,
     ROUTED,
     SETTLED,
     best_regime,
@@ -255,7 +256,7 @@ def _notices(examples: Examples, tokenizer: Any, method: str) -> list[str]:
         notices.append("A regression's answers have no margin: the twin's mask of this budget ran instead.")
     elif method in CALIBRATED:
         what = "The threshold was chosen on" if method in (CASCADE, BY_LOT) else "Scores are means over"
-        what = "The router was settled on" if method == SETTLED else what
+        what = "The router was settled on" if method in (SETTLED, PRICED) else what
         notices.append(f"{what} texts of {examples.task.name} {calibration_split(examples.task.name)}.")
     if method in ORACLES:
         notices.append("An oracle looks at the whole model's run: its own cost is not charged.")
