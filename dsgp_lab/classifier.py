@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ from dsgp_lab.tasks import SHARED, TASKS, Examples, load_teaching
 
 BATCH = 32
 """Texts that are run together where many are given."""
+
+KEEP = 0.6
+"""The budget unless another is given."""
 
 CALIBRATION = 128
 """Teaching examples that static scores are averaged over, unless others are given."""
@@ -109,9 +112,9 @@ class Classifier:
         """How much each head and neuron block matters for a text, or for each of a list of texts."""
         texts = [text] if isinstance(text, str | tuple) else text
         made = self.scorer(scorer)
-        if isinstance(made, Router):
+        if isinstance(made, Router | Settled):
             raise LabError(
-                got=f"scorer={scorer!r} without a budget",
+                got=f"{f'scorer={scorer!r}' if isinstance(scorer, str) else 'a router'} without a budget",
                 allowed="a router decides as the model runs, for a budget",
                 hint="use lab.prune(text, keep=0.5, scorer=...).sensitivity",
             )
@@ -120,7 +123,7 @@ class Classifier:
     def prune(
         self,
         text: Text,
-        keep: float = 0.6,
+        keep: float | None = None,
         scorer: str | Scorer | Router | Settled = "first_order",
         scope: Scope = "global",
         floor: int = 0,
@@ -128,12 +131,14 @@ class Classifier:
     ) -> PrunedRun:
         """Score, plan, cut and run one text within a share `keep` of the encoder's MACs (see `plan_mask`).
 
-        A settled router (`settled`) runs within the budget that it was settled for. `at_most` is a budget in
-        time instead, "4 ms" or "0.6 of dense"; it needs `dsgp-lab calibrate`.
+        `keep` is 0.6 unless given, of a settled router (`settled`) what it was settled for. `at_most` is a
+        budget in time instead, "4 ms" or "0.6 of dense"; it needs `dsgp-lab calibrate`.
         """
         inputs = self.encode([text])
+        made = self.scorer(scorer)
+        if keep is None:
+            keep = made.keep if isinstance(made, Settled) else KEEP
         budget = keep if at_most is None else LatencyBudget.parse(at_most, self.cost_table())
-        made = scorer if isinstance(scorer, Settled) else self.scorer(scorer)
         pruner = DynamicPruner(self.subnetwork, made, budget, scope, floor)
         batch = pruner(inputs)
         table = self._cost_table_or_none()
@@ -164,13 +169,19 @@ class Classifier:
                 self._tables[threads] = None
         return self._tables[threads]
 
-    def scorer(self, scorer: str | Scorer | Router) -> Scorer | Router:
+    @overload
+    def scorer(self, scorer: str | Scorer | Router) -> Scorer | Router: ...
+
+    @overload
+    def scorer(self, scorer: str | Scorer | Router | Settled) -> Scorer | Router | Settled: ...
+
+    def scorer(self, scorer: str | Scorer | Router | Settled) -> Scorer | Router | Settled:
         """A scorer by name; "flap" and "constant" are calibrated on the task's teaching set first.
 
         "router" is the trained router of the lab's task and regime, "twin" its static twin; of a checkpoint
         folder of one's own, the one beside its weights. LabError where none was trained for this model.
         """
-        if isinstance(scorer, Router):
+        if isinstance(scorer, Router | Settled):
             return scorer
         if scorer in ("router", "twin"):
             if self.task is None:

@@ -127,6 +127,12 @@ def bench(
     if rivals == "none":
         done = run_bench(bench_lab(task, regime), sizes, budgets, long, rounds, threads, memory, say)
     else:
+        if regime is not None:
+            raise LabError(
+                got=f"--rivals {rivals} with --regime {regime}",
+                allowed="rivals of every regime that the results table has",
+                hint="leave one of the two out",
+            )
         tasks = None if rivals == "all" else listed(rivals)
         done = run_rivals(Lab(task), tasks, min(ROUNDS, rounds), threads, say)
     if out is not None:

@@ -116,6 +116,8 @@ class DynamicPruner:
                     hint="leave them out, or use a scorer",
                 )
         self.keep = keep if isinstance(keep, LatencyBudget) else check_keep(keep)
+        if isinstance(self.scorer, Settled):
+            self.scorer.at(self.keep)
         self.scope: Scope = scope
         self.floor = floor
         self._planned: tuple[float, Planner] | None = None

@@ -70,7 +70,7 @@ def load_model(
         return load_task_model(task)
     folder = weights_folder(task, regime, twin, root)
     if not (folder / CARD).is_file():
-        folder = _found(task, regime, twin, root)  # says what is missing
+        _found(task, regime, twin, root)
     return load_checkpoint(folder, task if regime in SHARING else None)
 
 
@@ -113,6 +113,8 @@ def router_beside(folder: Path, task: str, twin: bool = False) -> Router:
         got = f"a {'router' if router.sees_input else 'static twin'} in {folder}"
     elif (own := task_folder(task)).is_dir() and digests_of(folder) == digests_of(own):
         return load_router(task, "frozen", twin)
+    elif (own := task_folder(SHARED)).is_dir() and digests_of(folder) == digests_of(own):
+        return load_router(task, "shared_frozen", twin)
     else:
         got = f"no router in {folder}, and weights that none of the project's was trained on"
     raise LabError(
@@ -122,10 +124,10 @@ def router_beside(folder: Path, task: str, twin: bool = False) -> Router:
     )
 
 
-def digests_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of a dense checkpoint's weights and neuron order by name, as its card says."""
-    files = verified_card(folder)["files"]
-    return {name: files[name]["sha256"] for name in (ADAPTER, NEURON_ORDER) if name in files}
+def digests_of(folder: Path, every: bool = False) -> dict[str, str]:
+    """SHA-256 of a checkpoint's weights and neuron order by name, or of every file, as its card says."""
+    files = verified_card(folder, () if every else (ADAPTER,))["files"]
+    return {name: files[name]["sha256"] for name in files if every or name in (ADAPTER, NEURON_ORDER)}
 
 
 def load_trained(task: str, regime: Regime, twin: bool = False, root: Path | None = None) -> Trained:
@@ -144,6 +146,7 @@ def _found(task: str, regime: Regime, twin: bool, root: Path | None) -> Path:
         raise LabError(
             got=f"no {folder.name} checkpoint for {task} in {folder.parent}",
             allowed=", ".join(there) or "none found",
-            hint=f"{'choose one of these, or ' if there else ''}make one with dsgp-lab train-router {task}",
+            hint=f"{'choose one of these, or ' if there else ''}make one with dsgp-lab train-router"
+            f" {folder.parent.name}",
         )
     return folder

@@ -21,6 +21,7 @@ from torch import Tensor
 from dsgp_lab.anatomy import Inputs
 from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
+from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
 from dsgp_lab.plan import check_keep
 from dsgp_lab.report import Report, Reported
@@ -34,8 +35,11 @@ TOLERANCE = 0.02
 """A layer is settled if at most this share of its decisions differ from the usual ones: half a unit of 24."""
 
 HEAD_PRICE = 3.0
-"""A price on heads that cost SST-2 no accuracy at 0.6 of the MACs, on 300 held-out examples (regime adaptive);
-at smaller budgets, and on MNLI, it does cost some."""
+"""A price on heads that cost SST-2 no accuracy at 0.6 of the MACs, on 300 held-out examples (regime
+adaptive); at smaller budgets, and on MNLI, it does cost some."""
+
+FAR = 0.02
+"""A mean share this far from the budget is said to miss it. Settling itself moves it by less than half."""
 
 BUDGETS, STEPS = (-0.5, 1.5), 10
 """Where the budget input is looked for, and how often that range is halved."""
@@ -45,7 +49,8 @@ BUDGETS, STEPS = (-0.5, 1.5), 10
 class Settled(Reported):
     """A router under one budget, with what was found on `texts` texts.
 
-    budget: the router's input with which they take the share `keep` of the MACs on average; layers: what is
+    budget: the largest of the router's inputs with which they take at most the share `keep` of the MACs on
+    average, all layers asked; layers: what is
     decided beforehand; share: the mean share that ran, the router's own MACs included; differ: the mean share
     of decisions, of all units, that the settled layers take in another way than the router would. `router`
     has the price on heads in its logits.
@@ -77,6 +82,12 @@ class Settled(Reported):
             LabError: a router that is not asked layer by layer, no texts, a budget that is no share.
         """
         check_keep(keep)
+        if not 0 <= tolerance <= 1 or not 0 <= head_price < 100:
+            raise LabError(
+                got=f"tolerance={tolerance}, head_price={head_price}",
+                allowed="a tolerance from 0 to 1, a price from 0, below 100",
+                hint=f"leave them out, or try head_price={HEAD_PRICE:g}",
+            )
         if router.shape.kind != "layerwise":
             raise LabError(
                 got=f"a {router.shape.kind} router",
@@ -106,13 +117,14 @@ class Settled(Reported):
         """How many layers the router is asked in."""
         return sum(layer is None for layer in self.layers)
 
-    def at(self, keep: float) -> Settled:
+    def at(self, keep: float | LatencyBudget) -> Settled:
         """Itself, if `keep` is the budget that it was settled for; else LabError."""
         if keep != self.keep:
+            given = "a budget in time" if isinstance(keep, LatencyBudget) else f"keep={keep}"
             raise LabError(
-                got=f"keep={keep} with a router settled for {self.keep}",
+                got=f"{given} with a router settled for {self.keep}",
                 allowed=f"keep={self.keep}",
-                hint="settle it for another budget with lab.settled(keep)",
+                hint="leave keep out, or settle it for another budget with lab.settled(keep)",
             )
         return self
 
@@ -139,7 +151,10 @@ class Settled(Reported):
         )
         if self.head_price:
             rows += (("price on heads, in logits", f"{self.head_price:g}"),)
-        return Report("Settled router", rows, notes=(f"On {self.texts} texts that it was settled on.",))
+        notes: tuple[str, ...] = (f"On {self.texts} texts that it was settled on.",)
+        if abs(self.share - self.keep) > FAR:
+            notes += ("The router cannot bring these texts to that budget.",)
+        return Report("Settled router", rows, notes=notes)
 
 
 def settle(mask: Mask, tolerance: float = TOLERANCE) -> tuple[Settlements, float]:
@@ -167,12 +182,17 @@ def _measure(
     cost, shares, masks = CostModel.of(subnetwork.anatomy), [], []
     for inputs in batches:
         run_together(subnetwork, inputs, planner)
-        shares.append(run_shares(cost, router, planner, lengths(inputs).cpu()))
-        masks.append(planner.mask)
+        mask = planner.mask
+        mask = Mask(mask.heads.cpu(), mask.blocks.cpu())
+        shares.append(run_shares(cost, router, planner, lengths(inputs).cpu(), mask))
+        masks.append(mask)
     return float(torch.cat(shares).mean()), Mask.stack(masks)
 
 
-def run_shares(cost: CostModel, router: Router, planner: BatchPlanner, real: Tensor) -> Tensor:
-    """The shares [batch] of the dense encoder's MACs that a planner's last run took, deciding included."""
+def run_shares(cost: CostModel, router: Router, planner: BatchPlanner, real: Tensor, mask: Mask) -> Tensor:
+    """The shares [batch] of the dense encoder's MACs that a planner's last run took, deciding included.
+
+    real [batch] and mask, those of that run, are on the CPU.
+    """
     own = torch.tensor([router.macs(cost, n, planner.asked) for n in real.tolist()])
-    return (cost.masked(planner.mask, real) + own) / cost.dense(real)
+    return (cost.masked(mask, real) + own) / cost.dense(real)

@@ -10,8 +10,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from dsgp_lab import Lab, LabError
+from dsgp_lab import DynamicPruner, Lab, LabError
+from dsgp_lab.cli import REGIME_NAMES, app
 from dsgp_lab.cost_table import CostPoint, CostTable, Machine
 from dsgp_lab.evaluate import bench_rivals as rivals_module
 from dsgp_lab.evaluate import bench_variants, benchmark
@@ -20,12 +22,21 @@ from dsgp_lab.evaluate.bench_executions import FOUR, HALVES, SIMILAR, bench_exec
 from dsgp_lab.evaluate.bench_inputs import bench_inputs
 from dsgp_lab.evaluate.bench_interaction import FIRST_ORDER, SLIDER, bench_interaction, leave_one_out_map
 from dsgp_lab.evaluate.bench_rivals import bench_rivals
+from dsgp_lab.evaluate.bench_settled import settled_router, settled_routers
 from dsgp_lab.evaluate.bench_variants import LEAN, make_variants, static_mask
-from dsgp_lab.evaluate.benchmark import Benchmark, bench_task, describe_machine, measure_steps, run_bench
+from dsgp_lab.evaluate.benchmark import (
+    Benchmark,
+    bench_lab,
+    bench_task,
+    describe_machine,
+    measure_steps,
+    run_bench,
+)
 from dsgp_lab.evaluate.latency_grid import measure_grid, measure_shares
 from dsgp_lab.evaluate.memory import KINDS, MemoryTable
 from dsgp_lab.evaluate.results_table import Results
 from dsgp_lab.evaluate.rivals import Rival, find_rival, routed_settings
+from dsgp_lab.regimes import REGIMES
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +48,7 @@ def no_glue(monkeypatch: pytest.MonkeyPatch) -> None:
 def done(sst2: Lab) -> Benchmark:
     """One small benchmark."""
 
-    def fails(task: str) -> MemoryTable:
+    def fails(task: str, regime: str) -> MemoryTable:
         raise LabError(got=f"no memory run of {task}", allowed="one", hint="none")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -264,6 +275,53 @@ def test_ways_to_run_a_batch(sst2: Lab) -> None:
         assert "so auto runs" in bench_executions(sst2, batch=2, rounds=5)[0].notes[0]
     finally:
         del sst2.subnetwork._tables[1]
+
+
+def test_settled_routers_are_timed_beside_the_others() -> None:
+    lab = bench_lab("sst2")
+    assert lab.regime == "adaptive"
+    assert (bench_lab("sst2", "frozen").regime, bench_lab("wnli").regime) == ("frozen", "frozen")
+    settled, notes = settled_routers(lab, (0.5,))
+    assert (len(settled), notes) == (2, [])
+    assert settled_router(lab, 0.5, None, 0.0) is settled[0]  # not fitted twice
+    for batch in (1, 2):
+        inputs = bench_inputs(lab, batch, 3)
+        made = make_variants(lab, inputs, (0.5,), settled)
+        for each, name in zip(
+            settled, ("dynamic 0.5, settled", "dynamic 0.5, settled, heads priced"), strict=True
+        ):
+            logits = DynamicPruner(lab.subnetwork, each, 0.5)(inputs.batches[0]).logits
+            torch.testing.assert_close(made.runs[name](inputs.batches[0]), logits, atol=1e-4, rtol=0)
+            assert made.macs[name] == pytest.approx(0.5, abs=0.1)
+            assert any(note.startswith(f"{name}: the router is asked in layers") for note in made.notes)
+    steps = measure_steps(lab, ("router",), 0.5, count=5, settled=settled[0])
+    assert [row[0] for row in steps.rows] == ["router", "settled"]
+    assert steps.overhead("settled") > 0
+    assert "sst2, adaptive" in str(steps)
+
+
+def test_what_a_router_is_settled_on_is_not_timed(
+    sst2: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed, held = ({tuple(row.tolist()) for each in bench_inputs(sst2, 1, 200, held_out=held).batches
+                    for row in each["input_ids"]} for held in (False, True))  # fmt: skip
+    assert len(timed) > 50 < len(held)
+    assert not timed & held
+    rows = [{"sentence": f"a film of number {i}", "label": i % 2, "idx": i} for i in range(30)]
+    (tmp_path / "sst2").mkdir()
+    (tmp_path / "sst2" / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("DSGP_GLUE_DIR", str(tmp_path))
+    settled_router.cache_clear()
+    table = bench_task(sst2, rounds=5, keeps=(0.5,))
+    assert "dynamic 0.5, settled" not in [row.variant for row in table.rows]
+    assert any("Settled routers are left out" in note for note in table.notes)
+
+
+def test_rivals_are_of_every_regime() -> None:
+    done = CliRunner().invoke(app, ["bench", "--rivals", "all", "--regime", "frozen"])
+    assert isinstance(done.exception, LabError)
+    assert "leave one of the two out" in str(done.exception)
+    assert REGIME_NAMES.split(", ") == list(REGIMES)  # written out there, since an import would take seconds
 
 
 def test_wrong_settings(sst2: Lab) -> None:

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from toys import VOCABULARY, hook_count, save_toy
 
 from dsgp_lab import CostModel, Lab, LabError, Mask, PrunedRun, plan_mask
+from dsgp_lab.checkpoints import load_checkpoint
 from dsgp_lab.models import load_task_model
 from dsgp_lab.results import Comparison, Prediction
 from dsgp_lab.sensitivity import SCORERS, Constant, FirstOrder
-from dsgp_lab.tasks import Examples, get_task, load_teaching
+from dsgp_lab.tasks import Examples, data_folder, get_task, load_teaching
 
 SCRIPT = "<script>alert(1)</script> & <b>bold</b>"
 
@@ -103,6 +104,12 @@ def test_another_task_has_the_same_units_and_numbers() -> None:
 def test_the_encoder_of_all_tasks_has_no_other_regime() -> None:
     with pytest.raises(LabError, match=r"Lab\('glue', regime='joint'\).*Lab\(\"sst2\", regime='joint'\)"):
         Lab("glue", regime="joint")
+    lab = Lab("glue", regime="shared_frozen")
+    assert (lab.name, lab.regime) == ("sst2", "shared_frozen")
+    run = lab.prune("a warm, funny film", 0.8, "router")
+    assert run.macs.share == pytest.approx(0.8, abs=0.15)
+    own = Lab(load_checkpoint(data_folder() / "checkpoints" / "glue", "sst2"))
+    assert torch.equal(own.scorer("router").w1, lab.scorer("router").w1)  # type: ignore[union-attr]
 
 
 def test_regression(tmp_path: Path) -> None:

@@ -297,7 +297,8 @@ def test_the_gain_over_the_twin_pairs_the_seeds_that_both_have() -> None:
 
 
 def test_the_readme_names_a_folder_for_checkpoints_of_other_seeds() -> None:
-    more = [made_cell("sst2", "twin", 0.5, seed=2), made_cell("sst2", "random", 0.5, seed=1)]
+    elsewhere = made_cell("sst2", "twin", 0.5, seed=2, root=Path("runs/seed2"))
+    more = [elsewhere, made_cell("sst2", "random", 0.5, seed=1)]
     text = readme(*_both([*grid(("sst2", "rte")), *more]), ("a machine",))
     project, second = re.findall(r"dsgp-lab sweep .*", text)
     assert "--seeds 0,1 --split" in project

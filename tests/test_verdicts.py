@@ -152,6 +152,21 @@ def test_savings_take_the_smallest_budget_that_is_sure(table: Results) -> None:
     assert chosen["frozen", "twin"].keep == 0.8
 
 
+def test_a_cascade_is_compared_with_a_draw_by_lot() -> None:
+    cells = [made_cell(task, flip=0.1, n=300) for task in ("sst2", "stsb")]
+    for method, flip in (("twin", 0.3), ("cascade", 0.15), ("cascade_by_lot", 0.35), ("router", 0.2)):
+        cells += [made_cell(task, method, 0.3, flip=flip, n=300) for task in ("sst2", "stsb")]
+    rows, draws = table_of(cells, resamples=400)
+    assert set(rows.loc[rows["gain_cascade_by_lot"].notna(), "method"]) == {"cascade"}
+    assert set(rows.loc[rows["gain_cascade_by_lot"].notna(), "task"]) == {"sst2"}  # a regression has no lot
+    found = gain_verdicts(Results(rows, average(rows, draws), ()), "cascade_by_lot", "cascade")
+    assert found.answers("frozen") == {0.3: "yes"}
+    assert found.entries[0].tasks == 1
+    older = rows.drop(columns=[name for name in rows if "by_lot" in name])
+    before = gain_verdicts(Results(older, average(rows, draws), ()), "cascade_by_lot", "cascade")
+    assert {each.answer for each in before.entries} == {"no results"}
+
+
 def test_reports_print(table: Results) -> None:
     text = str(gain_verdicts(table))
     assert "Is the router better than its static twin?" in text
@@ -166,6 +181,8 @@ def test_reports_print(table: Results) -> None:
 def test_mistakes(table: Results) -> None:
     with pytest.raises(LabError, match="rival='random'"):
         gain_verdicts(table, "random")  # type: ignore[arg-type]
+    with pytest.raises(LabError, match="a draw by lot is its control"):
+        gain_verdicts(table, "cascade_by_lot")
     with pytest.raises(LabError, match="method 'routr'"):
         loss_verdicts(table, method="routr")
 

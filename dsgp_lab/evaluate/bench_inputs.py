@@ -48,10 +48,10 @@ def bench_inputs(
     seed: int = 0,
     held_out: bool = False,
 ) -> BenchInputs:
-    """Batches of randomly drawn dev inputs of the lab's task, or, without GLUE, of its teaching set.
+    """Batches of randomly drawn dev inputs of the lab's task, or, without GLUE, of half of its teaching set.
 
-    `held_out` takes training inputs that no training has seen instead, where GLUE is at hand. With `tokens`,
-    every input is joined from several of them and cut to exactly that length.
+    `held_out` takes training inputs that no training has seen instead, without GLUE the other half. With
+    `tokens`, every input is joined from several of them and cut to exactly that length.
 
     Raises:
         LabError: no such examples, or more tokens than the model reads.
@@ -83,7 +83,8 @@ def _examples(lab: Lab, held_out: bool) -> tuple[Examples, str]:
             return held_out_part(task), f"GLUE {task} train, held out"
         split = lab.task.dev_splits[0] if lab.task is not None else "validation"
         return load_examples(task, split), f"GLUE {task} {split}"
-    return load_teaching(task), f"teaching set {task}"
+    timed, held = (examples := load_teaching(task)).split_off(len(examples) // 2)
+    return held if held_out else timed, f"teaching set {task}"
 
 
 def _joined(lab: Lab, texts: list[Text], tokens: int, batch: int, chance: random.Random) -> Inputs:

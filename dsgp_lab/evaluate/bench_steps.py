@@ -110,7 +110,8 @@ def measure_steps(
                         times[method].append(steps)
         length = f"{tokens} tokens" if tokens else f"median {inputs.tokens:g} tokens"
         rows = tuple((method, *_medians(found)) for method, found in times.items())
-        setting = f"{lab.name}, {length}, keep {keep:g}, {num_threads} thread{'s' * (num_threads > 1)}"
+        setting = f"{lab.name}, {lab.regime}, {length}, keep {keep:g}"
+        setting += f", {num_threads} thread{'s' * (num_threads > 1)}"
         return StepTable(rows, 1e3 * median(dense), setting)
 
 

@@ -6,7 +6,7 @@ A variant that cannot run here is left out, and a note says why.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -31,7 +31,7 @@ from dsgp_lab.regimes import load_router
 from dsgp_lab.router import Router
 from dsgp_lab.router_planner import BatchPlanner, Planner
 from dsgp_lab.sensitivity import lengths
-from dsgp_lab.settled import HEAD_PRICE, Settled
+from dsgp_lab.settled import Settled
 from dsgp_lab.subnetwork import SubNetwork
 from dsgp_lab.together import run_together
 
@@ -64,12 +64,9 @@ def dynamic_name(keep: float) -> str:
 
 
 def make_variants(
-    lab: Lab, inputs: BenchInputs, keeps: tuple[float, ...], settling: BenchInputs | None = None
+    lab: Lab, inputs: BenchInputs, keeps: tuple[float, ...], settled: Sequence[Settled] = ()
 ) -> Variants:
-    """All variants that can run here, for the lab's task and these inputs.
-
-    With `settling`, other inputs of the same kind, the router runs settled on them, too.
-    """
+    """All variants that can run here, for the lab's task and these inputs; settled routers, too."""
     made = Variants()
     made.add(TRANSFORMERS, torch.inference_mode()(lambda each: lab.model(**each)))
     made.add(LEAN, lab.subnetwork.dense)
@@ -80,10 +77,8 @@ def make_variants(
         static = static_mask(lab, keep)
         if router is not None:
             _add_dynamic(made, lab, inputs, router, keep)
-            if settling is not None and router.shape.kind == "layerwise":
-                for price in (0.0, HEAD_PRICE):
-                    texts = settling.batches
-                    found = Settled.fit(lab.subnetwork, router, texts, keep, head_price=price)
+            for found in settled:
+                if found.keep == keep:
                     _add_settled(made, lab, inputs, found)
         made.add(f"static {keep:g}", _fixed(lab, static), keep, mean_share(lab, inputs, static))
         _add_equal_accuracy(made, lab, inputs, keep)

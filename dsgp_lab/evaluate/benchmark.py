@@ -14,9 +14,10 @@ from dsgp_lab.cost_table import Machine
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.bench import bench_half
 from dsgp_lab.evaluate.bench_executions import bench_executions
-from dsgp_lab.evaluate.bench_inputs import BenchInputs, bench_inputs, check_tokens
+from dsgp_lab.evaluate.bench_inputs import bench_inputs, check_tokens
 from dsgp_lab.evaluate.bench_interaction import bench_interaction
 from dsgp_lab.evaluate.bench_rivals import ROUNDS, RivalTable, bench_rivals
+from dsgp_lab.evaluate.bench_settled import settled_router, settled_routers
 from dsgp_lab.evaluate.bench_steps import StepTable, measure_steps
 from dsgp_lab.evaluate.bench_variants import LEAN, make_variants, static_mask
 from dsgp_lab.evaluate.latency import LatencyTable, Say, machine, measure_latency, silent, threads
@@ -25,8 +26,8 @@ from dsgp_lab.evaluate.methods import ROUTER_METHOD, best_regime
 from dsgp_lab.evaluate.sweep_plan import check_regime
 from dsgp_lab.lab import Lab
 from dsgp_lab.plan import check_keep
+from dsgp_lab.regimes import Regime
 from dsgp_lab.report import Report, ReportedInParts
-from dsgp_lab.router import Router
 from dsgp_lab.settled import Settled
 from dsgp_lab.tasks import TASKS
 from dsgp_lab.whole_files import whole_file, write_text
@@ -35,15 +36,12 @@ ENDINGS = (".parquet", ".json", ".md", ".html", ".txt")
 """Of files that a benchmark can be saved as."""
 
 KEEPS = (0.6, 0.35)
-SETTLED_ON = 128
-"""Inputs that a router is settled on: held-out training inputs of the same length, else teaching ones."""
-
 WARMUP = 60
 """Runs of each variant before the clock counts, on other inputs: then masks that repeat have come before."""
 
 
 def bench_lab(task: str = "sst2", regime: str | None = None) -> Lab:
-    """The lab that is timed: of the named regime, else of the one whose router loses least."""
+    """The lab that is timed: of the named regime, else of one whose weights were trained along, if there."""
     if regime is not None:
         return Lab(task, regime=check_regime(regime))
     return Lab(task, regime=best_regime(task, ROUTER_METHOD) if task in TASKS else None)
@@ -65,7 +63,9 @@ def bench_task(
     with threads(num_threads):
         warmup = min(WARMUP, 2 * rounds) if batch == 1 else 3
         inputs = bench_inputs(lab, batch, rounds + warmup, tokens, seed)
-        made = make_variants(lab, inputs, tuple(keeps), settling_inputs(lab, tokens, seed))
+        settled, notes = settled_routers(lab, keeps, tokens)
+        made = make_variants(lab, inputs, tuple(keeps), settled)
+        made.notes.extend(notes)
         length = f"{inputs.tokens:g} tokens" if tokens else f"own lengths, median {inputs.tokens:g} tokens"
         padding = f", padded to {inputs.padded:g}" if inputs.padded > inputs.tokens and batch > 1 else ""
         table = measure_latency(
@@ -75,7 +75,7 @@ def bench_task(
             rounds=rounds,
             warmup=warmup,
             seed=seed,
-            setting=f"{lab.name}, {inputs.source}, {length}{padding}, batch {batch}, float32",
+            setting=f"{lab.name}, {lab.regime}, {inputs.source}, {length}{padding}, batch {batch}, float32",
             device=lab.anatomy.device.type,
             settle=True,
         )
@@ -226,7 +226,7 @@ def run_bench(
     tables.append(bench_interaction(lab, rounds=min(10, rounds), num_threads=num_threads))
     if with_memory:
         tell("memory")
-    memory, notes = _memory(lab.name) if with_memory else (None, ())
+    memory, notes = _memory(lab.name, lab.regime) if with_memory else (None, ())
     tell("done")
     return Benchmark(tuple(tables), steps, memory, describe_machine(lab, num_threads), notes=notes)
 
@@ -243,10 +243,10 @@ def run_rivals(
     return Benchmark((), (), None, describe_machine(lab, num_threads), rivals)
 
 
-def _memory(task: str) -> tuple[MemoryTable | None, tuple[str, ...]]:
+def _memory(task: str, regime: Regime) -> tuple[MemoryTable | None, tuple[str, ...]]:
     """The memory table, or a note on why there is none: what was measured before is worth keeping."""
     try:
-        return measure_memory(task), ()
+        return measure_memory(task, regime), ()
     except LabError as error:
         return None, (f"Memory is left out. {error}",)
 
@@ -260,12 +260,7 @@ def _has_router(lab: Lab) -> bool:
 
 
 def _settled(lab: Lab, keep: float, tokens: int | None) -> Settled | None:
-    router = lab.scorer("router") if _has_router(lab) else None
-    if not isinstance(router, Router) or router.shape.kind != "layerwise":
+    try:
+        return settled_router(lab, keep, tokens, 0.0)
+    except LabError:
         return None
-    return Settled.fit(lab.subnetwork, router, settling_inputs(lab, tokens).batches, keep)
-
-
-def settling_inputs(lab: Lab, tokens: int | None = None, seed: int = 0) -> BenchInputs:
-    """What a router is settled on before it is timed: `SETTLED_ON` held-out inputs."""
-    return bench_inputs(lab, 16, SETTLED_ON // 16, tokens, seed, held_out=True)

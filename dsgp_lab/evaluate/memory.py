@@ -1,4 +1,4 @@
-"""Memory of a run, each kind in a process of its own: `python -m dsgp_lab.evaluate.memory TASK KIND`.
+"""Memory of a run, each kind in a process of its own: `python -m dsgp_lab.evaluate.memory TASK KIND REGIME`.
 
 Loading a model takes more than running it. So each process loads, gives back what it no longer needs, forgets
 its peak, and then runs: what counts is the peak from there on.
@@ -13,9 +13,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.report import Report
+
+if TYPE_CHECKING:
+    from dsgp_lab.regimes import Regime
 
 KINDS = ("transformers dense", "lean dense", "pruned")
 KEEP = 0.6
@@ -55,7 +59,7 @@ class MemoryTable:
         return self.report().html()
 
 
-def measure_memory(task: str = "sst2") -> MemoryTable:
+def measure_memory(task: str = "sst2", regime: Regime = "frozen") -> MemoryTable:
     """Run each kind in a fresh process and ask the system for its peak.
 
     Raises:
@@ -63,7 +67,7 @@ def measure_memory(task: str = "sst2") -> MemoryTable:
     """
     found = {}
     for kind in KINDS:
-        command = [sys.executable, "-P", "-m", "dsgp_lab.evaluate.memory", task, kind]
+        command = [sys.executable, "-P", "-m", "dsgp_lab.evaluate.memory", task, kind, regime]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise LabError(
@@ -80,7 +84,7 @@ def measure_memory(task: str = "sst2") -> MemoryTable:
     )
 
 
-def main(task: str, kind: str) -> None:
+def main(task: str, kind: str, regime: Regime = "frozen") -> None:
     """Load the model, run 60 texts of the teaching set, print memory in MiB as JSON.
 
     The pruned kind runs under the task's router, so that copies for its masks are made; without one, under a
@@ -90,7 +94,7 @@ def main(task: str, kind: str) -> None:
 
     from dsgp_lab.evaluate.bench_variants import static_mask
     from dsgp_lab.lab import Lab
-    from dsgp_lab.models import load_task_model
+    from dsgp_lab.regimes import load_model
     from dsgp_lab.router import Router
     from dsgp_lab.router_planner import Planner
     from dsgp_lab.tasks import load_teaching
@@ -98,7 +102,7 @@ def main(task: str, kind: str) -> None:
     torch.set_num_threads(1)
     texts = [text[0] if len(text) == 1 else (text[0], text[1]) for text in load_teaching(task).texts[:60]]
     if kind == KINDS[0]:
-        own = load_task_model(task)
+        own = load_model(task, regime)
 
         @torch.inference_mode()
         def run(text: str | tuple[str, str]) -> None:
@@ -106,7 +110,7 @@ def main(task: str, kind: str) -> None:
             own.model(**own.tokenizer(*pair, return_tensors="pt"))
 
     else:
-        lab = Lab(task)
+        lab = Lab(task, regime=regime)
         try:
             router = lab.scorer("router")
         except LabError:
@@ -153,4 +157,4 @@ def _peak_mib() -> float:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:])  # type: ignore[arg-type]

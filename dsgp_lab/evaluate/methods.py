@@ -187,14 +187,14 @@ def predict(
         masks = mismatched(routed.masks, seed)
     elif name == OTHER_TASK:
         masks = _drawn(donors, len(examples), seed)
+    elif name in (CASCADE, BY_LOT) and examples.task.is_regression:
+        return predict_pruned(subnetwork, tokenizer, examples, made, keep)
     elif name in ON_UNSEEN and isinstance(made, Router):
         texts = [inputs for inputs, _ in _given(calibration, name)()]
         if name in (SETTLED, PRICED):
             price = HEAD_PRICE if name == PRICED else 0.0
             settled = Settled.fit(subnetwork, made, texts, keep, head_price=price)
             return predict_pruned(subnetwork, tokenizer, examples, settled, keep)
-        if examples.task.is_regression:
-            return predict_pruned(subnetwork, tokenizer, examples, made, keep)
         cascade = Cascade.fit(subnetwork, made, texts, keep)
         if name == BY_LOT:
             return predict_by_lot(cascade, tokenizer, examples, seed)

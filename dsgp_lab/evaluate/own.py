@@ -198,7 +198,7 @@ def evaluate_own(
         raise LabError(
             got=f"method {method!r} for one task's file",
             allowed=", ".join(name for name in METHODS if name != OTHER_TASK),
-            hint="dsgp-lab sweep --regimes shared --methods router,other_task compares masks of other tasks",
+            hint="dsgp-lab sweep --regimes shared_frozen,shared --methods router,other_task compares them",
         )
     examples, task = data.examples, data.examples.task
     regime = regime or best_regime(task.name, method, root)

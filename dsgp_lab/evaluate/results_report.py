@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, OTHER_TASK, ROUTED, ROUTER_METHOD, TWIN
+from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, OTHER_TASK, ROUTER_METHOD, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
 from dsgp_lab.regimes import REGIMES
@@ -215,13 +215,12 @@ def _points(value: float) -> str:
 
 
 def _commands(rows: pd.DataFrame) -> str:
-    """The sweeps that made the rows: of the project's own checkpoints, then of those of other seeds."""
-    seeds = rows["seed"].where(rows["method"].isin(ROUTED), 0)
-    return "\n    ".join(_command(mine, int(seed)) for seed, mine in rows.groupby(seeds))
+    """The sweeps that made the rows: of the project's own checkpoints, then of those that lie elsewhere."""
+    return "\n    ".join(_command(mine, root) for root, mine in rows.groupby(rows["root"].fillna("")))
 
 
-def _command(rows: pd.DataFrame, training: int) -> str:
-    """One sweep; checkpoints that were trained with another seed than 0 lie in a folder of their own."""
+def _command(rows: pd.DataFrame, root: str) -> str:
+    """One sweep of checkpoints under one root."""
     pruned = rows[rows["method"] != DENSE]
     options: dict[str, list[Any]] = {
         "tasks": list(dict.fromkeys(rows["task"].replace({"mnli-mm": "mnli"}))),
@@ -229,7 +228,7 @@ def _command(rows: pd.DataFrame, training: int) -> str:
         "methods": [name for name in METHODS if name in set(rows["method"])],
         "keeps": [f"{keep:g}" for keep in sorted(set(pruned["keep"]))],
         "seeds": sorted(set(pruned["seed"])),
-        "root": [f"runs/seed{training}"] if training else [],
+        "root": [root] if root else [],
     }
     for name in ("limit", "split"):
         if rows[name].nunique(dropna=False) == 1 and rows[name].notna().all():

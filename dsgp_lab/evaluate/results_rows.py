@@ -9,7 +9,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.cell import Cell, CellResult
-from dsgp_lab.evaluate.methods import BY_LOT, DENSE, METHODS, MISMATCHED, OTHER_TASK, TWIN
+from dsgp_lab.evaluate.methods import BY_LOT, CASCADE, DENSE, METHODS, MISMATCHED, OTHER_TASK, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES, mcnemar, percentile_interval, resampled_metric
 from dsgp_lab.regimes import REGIMES
 from dsgp_lab.tasks import TASKS, get_task
@@ -57,7 +57,8 @@ AVERAGE_COLUMNS = (
 """Columns of the averages."""
 
 RIVALS = (TWIN, MISMATCHED, OTHER_TASK, BY_LOT)
-"""Methods that the others of the same regime, budget and seed are compared with directly."""
+"""Methods that the others of the same regime, budget and seed are compared with directly; the last one is
+the rival of cascades alone."""
 
 
 def task_label(task: str, split: str) -> str:
@@ -198,6 +199,7 @@ def _task_rows(
             "keep": result.cell.keep,
             "macs": float(result.predictions["share"].mean()),
             "seed": result.cell.seed,
+            "root": None if result.cell.root is None else str(result.cell.root),
             "metric": metric,
             "value": values[i],
             "dense": values[base],
@@ -211,6 +213,8 @@ def _task_rows(
         for rival in RIVALS:
             place = (name[0], rival, *name[2:])
             other = names.index(place) if place in names and name[1] != rival else None
+            if rival == BY_LOT and (name[1] != CASCADE or task.is_regression):
+                other = None  # the control of cascades; without classes nothing is drawn
             row |= _no_gain(rival)
             if other is not None:
                 row |= _gain(rival, values[i] - values[other], drawn[i] - drawn[other])

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.methods import CASCADE, DENSE, ROUTER_METHOD, TWIN, check_method
+from dsgp_lab.evaluate.methods import (
+    BY_LOT,
+    CASCADE,
+    DENSE,
+    PRICED,
+    ROUTER_METHOD,
+    SETTLED,
+    TWIN,
+    check_method,
+)
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
 from dsgp_lab.regimes import REGIMES
 from dsgp_lab.report import Report, Reported
@@ -25,6 +34,8 @@ NAMES = {
     ROUTER_METHOD: "the router",
     TWIN: "the static twin",
     CASCADE: "the cascade",
+    SETTLED: "the settled router",
+    PRICED: "the settled router with a price on heads",
     DENSE: "the unpruned model",
 }
 
@@ -153,12 +164,21 @@ def gain_verdicts(results: Results, rival: Rival = "twin", method: str = ROUTER_
     made from the tasks' own by `mean_gain`.
 
     Raises:
-        LabError: another rival, or an unknown method.
+        LabError: another rival, an unknown method, or a draw by lot as the rival of another method than the
+            cascade.
     """
     check_method(method)
     if rival not in get_args(Rival):
         raise LabError(got=f"rival={rival!r}", allowed=" or ".join(get_args(Rival)), hint="choose one")
+    if rival == BY_LOT and method != CASCADE:
+        raise LabError(
+            got=f"rival={rival!r} of method {method!r}",
+            allowed=f"method={CASCADE!r}: a draw by lot is its control",
+            hint=f"write gain_verdicts(results, {BY_LOT!r}, method={CASCADE!r})",
+        )
     rows = results.rows[results.rows["method"] == method]
+    if f"gain_{rival}" not in rows:  # a table from before this rival was a method
+        rows = rows.assign(**{f"gain_{rival}": math.nan})
     entries = []
     for regime in REGIMES:
         mine = rows[(rows["regime"] == regime) & rows[f"gain_{rival}"].notna()]

@@ -46,7 +46,12 @@ def train_router(
     router = fresh_router(config, start)
     folders = {"dense": dense or _usual(config)}
     folders["start_from"] = Path(config.start_from) if config.start_from else None
-    begun = {f"{name}/{file}": digest for name in folders for file, digest in _digests(folders[name]).items()}
+    begun = {
+        f"{name}/{file}": digest
+        for name, folder in folders.items()
+        if folder is not None
+        for file, digest in digests_of(folder, every=True).items()
+    }
     training = RouterTraining(config, start.trained, router, start.sources, out, say, begun)
     if not training.run(stop_at=stop_at):
         return None
@@ -85,12 +90,6 @@ def _usual(config: RouterConfig) -> Path | None:
     """The checkpoint that a run begins with unless another is named; None for a fresh encoder."""
     fresh = config.task == SHARED and config.regime == "joint"
     return None if fresh else task_folder(config.task)
-
-
-def _digests(folder: Path | None) -> dict[str, str]:
-    """SHA-256 of a checkpoint's files by name, as its card says; {} without a folder."""
-    files = {} if folder is None else verified_card(folder, ())["files"]
-    return {name: entry["sha256"] for name, entry in files.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
