@@ -15,7 +15,12 @@ from dsgp_lab.evaluate.results_table import Results
 from dsgp_lab.evaluate.verdicts import Rival, Verdict, gain_verdicts
 
 METHODS = ("router", "twin", "cascade", "static_fisher")
-GAINS: tuple[tuple[str, Rival], ...] = (("router", "twin"), ("router", "mismatched"), ("cascade", "twin"))
+GAINS: tuple[tuple[str, Rival], ...] = (
+    ("router", "twin"),
+    ("router", "mismatched"),
+    ("cascade", "twin"),
+    ("cascade", "cascade_by_lot"),
+)
 HEADINGS = (
     "regime",
     "MACs",
@@ -27,6 +32,7 @@ HEADINGS = (
     "router over twin",
     "router over other inputs' masks",
     "cascade over twin",
+    "cascade over one by lot",
 )
 
 
