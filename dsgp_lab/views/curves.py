@@ -187,14 +187,14 @@ def curves_side_by_side(
 
 
 def _across(panels: int) -> int:
-    """Panels in a row: four at most, and rows of one length where three or four make them so.
+    """Panels in a row: four at most, three where that leaves fewer places empty.
 
-    >>> [_across(panels) for panels in (1, 3, 6, 7, 8, 9)]
-    [1, 3, 3, 4, 4, 3]
+    >>> [_across(panels) for panels in (1, 3, 5, 6, 7, 8, 9)]
+    [1, 3, 3, 3, 4, 4, 3]
     """
     if panels <= ACROSS:
         return panels
-    return ACROSS - 1 if panels % ACROSS and panels % (ACROSS - 1) == 0 else ACROSS
+    return ACROSS - 1 if -panels % (ACROSS - 1) < -panels % ACROSS else ACROSS
 
 
 def _limits(
