@@ -178,11 +178,14 @@ def _legend(figure: Figure, place: Layout) -> None:
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
+    many = len(handles) > 5
     figure.legend(
         list(handles.values()),
         list(handles),
         loc="upper left",
         bbox_to_anchor=(0, 1 - (place.legend_top - 8) / place.height),
         ncols=len(handles),
+        columnspacing=1.0 if many else None,
+        handletextpad=0.2 if many else None,
         frameon=False,
     )
