@@ -122,30 +122,25 @@ def _add_dynamic(made: Variants, lab: Lab, inputs: BenchInputs, router: Router, 
     single, several = Planner(router, keep), BatchPlanner(router, keep)
     masks: dict[int, Mask] = {}
     share = routed_share(lab, router, single if inputs.batch == 1 else several, inputs, masks)
-
-    def decides(each: Inputs) -> object:
-        if inputs.batch == 1:
-            return lab.subnetwork.run(each, single)
-        return run_together(lab.subnetwork, each, several)
-
-    made.add(dynamic_name(keep), decides, keep, share)
+    made.add(dynamic_name(keep), _deciding(lab, inputs, single, several), keep, share)
     made.add(f"{dynamic_name(keep)}, masks given", lambda e: lab.subnetwork(e, masks[id(e)]), keep, share)
 
 
 def _add_settled(made: Variants, lab: Lab, inputs: BenchInputs, settled: Settled) -> None:
     single, several = settled.planner(), settled.batch_planner()
     share = routed_share(lab, settled, single if inputs.batch == 1 else several, inputs)
-
-    def decides(each: Inputs) -> object:
-        if inputs.batch == 1:
-            return lab.subnetwork.run(each, single)
-        return run_together(lab.subnetwork, each, several)
-
     priced = ", heads priced" if settled.head_price else ""
     name = f"{dynamic_name(settled.keep)}, settled{priced}"
-    made.add(name, decides, settled.keep, share)
+    made.add(name, _deciding(lab, inputs, single, several), settled.keep, share)
     layers = ", ".join(str(1 + i) for i, layer in enumerate(settled.layers) if layer is None)
     made.notes.append(f"{name}: the router is asked in layers {layers or 'none'}.")
+
+
+def _deciding(lab: Lab, inputs: BenchInputs, single: Planner, several: BatchPlanner) -> Run:
+    """A run with its decisions, of one input or of a batch."""
+    if inputs.batch == 1:
+        return lambda each: lab.subnetwork.run(each, single)
+    return lambda each: run_together(lab.subnetwork, each, several)
 
 
 def routed_share(
