@@ -54,7 +54,7 @@ def refused(outcome: Outcome, pattern: str) -> None:
 
 
 def test_analyze(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)  # loaded already
+    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task, regime=None: sst2)  # loaded already
     outcome = call("analyze", "a warm, funny film", "--keep", "0.5")
     assert (outcome.code, outcome.err) == (0, "")
     lines = {re.split(r" {2,}", line)[0]: line for line in outcome.out.splitlines()}
@@ -107,7 +107,7 @@ def test_analyze_with_an_unknown_scorer(call: Call, toy_folder: str) -> None:
 
 
 def test_analyze_a_pair_where_a_text_is_due(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
+    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task, regime=None: sst2)
     refused(
         call("analyze", "a warm film", "a dull film"), r"a pair for 'sst2'\. Allowed: one text \(sentence\)"
     )
@@ -125,7 +125,7 @@ def test_analyze_with_an_unknown_task_or_model(call: Call, tmp_path: Path) -> No
 
 
 def test_bench(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
+    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task, regime=None: sst2)
     monkeypatch.setenv("DSGP_GLUE_DIR", "")
     out = tmp_path / "bench.parquet"
     options = ("--rounds=5", "--batches=1,3", "--keeps=0.5", "--long=40", "--no-memory", f"--out={out}")
@@ -157,7 +157,7 @@ def test_bench_of_rivals(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch)
         say(f"{tasks} {rounds} {num_threads}")
         return RivalTable((), ())
 
-    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
+    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task, regime=None: sst2)
     monkeypatch.setattr("dsgp_lab.evaluate.benchmark.bench_rivals", rivals)
     outcome = call("bench", "--rivals=mrpc,rte", "--threads=2")
     assert "['mrpc', 'rte'] 40 2" in outcome.err
@@ -171,7 +171,7 @@ def test_bench_as_json(call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch) -
 
     from dsgp_lab.evaluate.latency import RECORD_KEYS
 
-    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
+    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task, regime=None: sst2)
     monkeypatch.setenv("DSGP_GLUE_DIR", "")
     options = (
         "--rounds=5",
@@ -246,7 +246,7 @@ def test_bench_texts_and_masks(sst2: Lab) -> None:
 def test_bench_with_wrong_options(
     call: Call, sst2: Lab, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task: sst2)
+    monkeypatch.setattr("dsgp_lab.lab.Lab", lambda task, regime=None: sst2)
     outcome = call("bench", option)
     assert outcome.code == 2
     assert "Traceback" not in outcome.err
