@@ -117,7 +117,7 @@ def test_every_method(teaching: OwnData, root: Path, method: str) -> None:
     assert len(made.pruned) == len(made.dense) == len(made.shares) == 4
     notices = " ".join(made.notices)
     assert ("means over texts of sst2 teaching" in notices) == method.startswith("static")
-    assert ("threshold was chosen on texts of sst2 teaching" in notices) == (method == "cascade")
+    assert ("threshold was chosen on texts of sst2 teaching" in notices) == method.startswith("cascade")
     assert ("own cost is not charged" in notices) == method.startswith("oracle")
     if method == "dense":
         assert (made.keep, made.macs, made.agreement) == (1.0, 1.0, 1.0)

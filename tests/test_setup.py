@@ -136,7 +136,8 @@ def test_the_readmes_commands_exist() -> None:
         assert name in commands, line
         if commands[name].context_settings.get("ignore_unknown_options"):
             continue  # another parser's options
-        options = {option for parameter in commands[name].params for option in parameter.opts}
+        parameters = commands[name].params
+        options = {option for each in parameters for option in (*each.opts, *each.secondary_opts)}
         assert {word for word in arguments if word.startswith("--")} <= options, line
 
 

@@ -60,7 +60,7 @@ def mistakes(lab: Lab, nowhere: Path) -> dict[str, Callable[[], Any]]:
         "keep NaN": {"keep": math.nan},
         "keep as text": {"keep": "0.6"},
         "keep True": {"keep": True},
-        "no keep": {"keep": None},
+        "keep as a set": {"keep": {0.6}},
         "keep as list": {"keep": [0.6]},
         "unknown scorer": {"scorer": "michel"},
         "scorer of another type": {"scorer": 3},
