@@ -39,7 +39,7 @@ HEAD_PRICE = 3.0
 adaptive); at smaller budgets, and on MNLI, it does cost some."""
 
 FAR = 0.02
-"""A mean share this far from the budget is said to miss it. Settling itself moves it by less than half."""
+"""A mean share this far from the budget is said to miss it; settling layers moves it a little, too."""
 
 BUDGETS, STEPS = (-0.5, 1.5), 10
 """Where the budget input is looked for, and how often that range is halved."""
@@ -50,10 +50,9 @@ class Settled(Reported):
     """A router under one budget, with what was found on `texts` texts.
 
     budget: the largest of the router's inputs with which they take at most the share `keep` of the MACs on
-    average, all layers asked; layers: what is
-    decided beforehand; share: the mean share that ran, the router's own MACs included; differ: the mean share
-    of decisions, of all units, that the settled layers take in another way than the router would. `router`
-    has the price on heads in its logits.
+    average, all layers asked; layers: what is decided beforehand; share: the mean share that ran then, the
+    router's own MACs included; differ: the mean share of decisions, of all units, that the settled layers
+    take in another way than the router would. `router` has the price on heads in its logits.
     """
 
     router: Router
