@@ -34,6 +34,17 @@ def check_device(device: str | torch.device) -> torch.device:
     return found
 
 
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return check_device(name)
+
+
 def check_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """Float32 or bfloat16, by name or as torch's own, or a LabError.
 

@@ -110,8 +110,35 @@ def _classifier(name: str, trust_remote_code: bool) -> Any:
     )
 
 
-def read_model(auto: Any, name: str, *, kind: str, hint: str, **options: Any) -> Any:
+def load_encoder(path_or_id: str | Path, labels: tuple[str, ...]) -> TaskModel:
+    """An encoder from a folder or the hub with a fresh head for these classes (none: regression).
+
+    Raises:
+        LabError: as `load_pretrained`, but for the head, which may be missing.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    name = str(path_or_id)
+    check_source(name)
+    names = {"id2label": dict(enumerate(labels))} if labels else {"num_labels": 1}
+    with nullcontext() if Path(name).is_dir() else hub_access():
+        model = read_model(
+            AutoModelForSequenceClassification,
+            name,
+            kind="encoder",
+            hint="name another encoder",
+            headless=True,
+            ignore_mismatched_sizes=True,
+            **names,
+        )
+        tokenizer = load_tokenizer(name)
+    return TaskModel(model, tokenizer, labels, name)
+
+
+def read_model(auto: Any, name: str, *, kind: str, hint: str, headless: bool = False, **options: Any) -> Any:
     """A model in float32 from a folder or hub id through a class of transformers, such as AutoModel.
+
+    With `headless`, what lies outside of the model's encoder may be missing, and is drawn at random.
 
     Raises:
         LabError: it cannot be read, or lacks weights of what `kind` says.
@@ -133,9 +160,11 @@ def read_model(auto: Any, name: str, *, kind: str, hint: str, **options: Any) ->
             allowed=f"a folder or hub id of a {kind.split(',')[0]} with safetensors weights",
             hint="check the name, the network, and that the files are whole",
         ) from None
-    if report["missing_keys"]:
+    encoder = f"{model.base_model_prefix}."
+    missing = [key for key in report["missing_keys"] if not headless or key.startswith(encoder)]
+    if missing:
         raise LabError(
-            got=f"model {name!r} without the weights {', '.join(sorted(report['missing_keys'])[:4])}",
+            got=f"model {name!r} without the weights {', '.join(sorted(missing)[:4])}",
             allowed=f"a trained {kind}",
             hint=hint,
         )

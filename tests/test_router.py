@@ -17,6 +17,7 @@ from dsgp_lab.evaluate.pruned import mismatched
 from dsgp_lab.router import GRID, Router, RouterShape
 from dsgp_lab.router_planner import Planner
 from dsgp_lab.tasks import get_task
+from dsgp_lab.training.distillation import distillation
 from dsgp_lab.training.routed import routed, straight_through
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_groups import learn_rankings
@@ -25,7 +26,6 @@ from dsgp_lab.training.router_loop import (
     RouterTraining,
     Source,
     calibrate,
-    distillation,
     layer_features,
 )
 from dsgp_lab.training.router_start import static_ranks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,13 @@ class FinetuneConfig:
     checkpoint folder whose adapter is the starting point; ``without_texts_of`` tasks, with commas, whose dev
     sets' texts are left out of training, for a run that models of those tasks will start from.
     ``precision="auto"`` computes in bf16 where the machine has matrix units for it.
+
+    ``encoder`` names another encoder, a folder or a hub name, to be fine-tuned in the base's place: all of
+    its weights, into an ordinary Hugging Face checkpoint, which can be a teacher. ``teacher`` names
+    folders of such checkpoints, with commas: their mean logits are then the target (Hinton et al. 2015), with
+    ``teacher_weight`` against the labels, softened by ``temperature``. A teacher needs no labels:
+    ``inputs_of`` names tasks, with commas, whose training texts it judges as well, and ``swap_pairs`` adds
+    every pair the other way round.
     """
 
     task: str
@@ -50,6 +58,12 @@ class FinetuneConfig:
     precision: str = "auto"
     update: str = "low-rank"
     without_texts_of: str = ""
+    encoder: str = ""
+    teacher: str = ""
+    teacher_weight: float = 1.0
+    temperature: float = 1.0
+    inputs_of: str = ""
+    swap_pairs: bool = False
     start_from: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,7 +71,7 @@ class FinetuneConfig:
         for field in dataclasses.fields(self)[1:-1]:
             kinds = (int, float) if isinstance(field.default, float) else type(field.default)
             value = getattr(self, field.name)
-            valid = isinstance(value, kinds) and not isinstance(value, bool)
+            valid = isinstance(value, kinds) and isinstance(value, bool) == isinstance(field.default, bool)
             self._check(field.name, f"a value like {field.default!r}", valid)
         for name in ("epochs", "batch_size", "rank", "alpha", "evaluations"):
             self._check(name, "a whole number from 1", getattr(self, name) >= 1)
@@ -68,8 +82,15 @@ class FinetuneConfig:
         for name in ("warmup", "label_smoothing", "dropout", "average"):
             self._check(name, "a number from 0, below 1", 0 <= getattr(self, name) < 1)
         self._check("update", ", ".join(UPDATES), self.update in UPDATES)
-        for name in names_in(self.without_texts_of):
+        for name in names_in(self.without_texts_of) + self.more_tasks:
             get_task(name)
+        self._check("teacher_weight", "a number from 0 to 1", 0 <= self.teacher_weight <= 1)
+        self._check("temperature", "a number above 0", self.temperature > 0)
+        for name in ("inputs_of", "swap_pairs"):
+            self._check(name, "nothing without a teacher", bool(self.teacher) or not getattr(self, name))
+        self._check("swap_pairs", "pairs", get_task(self.task).is_pair or not self.swap_pairs)
+        whole = self.update == "full" and self.start_from is None
+        self._check("encoder", "update='full' and no start_from beside it", whole or not self.encoder)
         self._check("precision", ", ".join(PRECISIONS), self.precision in PRECISIONS)
 
     def _check(self, name: str, allowed: str, valid: bool) -> None:
@@ -77,6 +98,16 @@ class FinetuneConfig:
             raise LabError(
                 got=f"{name}={getattr(self, name)!r}", allowed=allowed, hint="correct it or leave it out"
             )
+
+    @property
+    def teachers(self) -> list[Path]:
+        """The folders in ``teacher``."""
+        return [Path(name) for name in names_in(self.teacher)]
+
+    @property
+    def more_tasks(self) -> list[str]:
+        """The names in ``inputs_of``."""
+        return names_in(self.inputs_of)
 
     @property
     def command(self) -> str:
@@ -88,7 +119,9 @@ class FinetuneConfig:
         words = ["dsgp-lab", "train", self.task]
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
-            if value != field.default or field.name in ("epochs", "seed"):
+            if value is True:
+                words.append(f"--{field.name.replace('_', '-')}")
+            elif value != field.default or field.name in ("epochs", "seed"):
                 words += [f"--{field.name.replace('_', '-')}", str(value)]
         return " ".join(words)
 

@@ -16,6 +16,7 @@ from dsgp_lab.batching import bucketed_batches, collate, encode
 from dsgp_lab.evaluate.dense import predict_logits, to_predictions
 from dsgp_lab.tasks import Examples, Task, metrics
 from dsgp_lab.training.config import FinetuneConfig, computes_in_bf16, learning_rate_at
+from dsgp_lab.training.distillation import Lesson, distillation
 from dsgp_lab.training.snapshot import load_snapshot, save_snapshot
 from dsgp_lab.whole_files import make_folder, refusals
 
@@ -33,19 +34,20 @@ def train(
     out: Path,
     *,
     save_every: float = 60.0,
+    lesson: Lesson | None = None,
     stop_at: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any] | None:
     """Train the parameters of ``model`` that require gradients; leave the best state in it.
 
     A snapshot in ``out`` every ``save_every`` seconds; called again with the same settings, the run goes on
-    from it and ends as an uninterrupted one would. ``stop_at`` ends the call after that many steps, to be
-    continued.
+    from it and ends as an uninterrupted one would. With a ``lesson``, its texts are trained on as well, and
+    its logits are the target. ``stop_at`` ends the call after that many steps, to be continued.
 
     Returns:
         {"step", "epoch", "metrics"} of the state that was kept, or None if the call stopped before the end.
     """
-    run = _Run(config, model, tokenizer, examples, held_out, out, say)
+    run = _Run(config, model, tokenizer, examples, held_out, out, lesson, say)
     saved = time.monotonic()
     while run.step < run.total:
         run.advance()
@@ -70,14 +72,17 @@ class _Run:
         examples: Examples,
         held_out: Examples,
         out: Path,
+        lesson: Lesson | None,
         say: Callable[[str], None],
     ) -> None:
         self.config, self.model, self.tokenizer = config, model, tokenizer
         self.labels, self.held_out, self.out, self.say = examples.labels, held_out, out, say
+        self.lesson = lesson
         self.task: Task = examples.task
         self.device = next(model.parameters()).device
         self.bf16 = computes_in_bf16(config.precision, self.device)
-        self.encoded = encode(tokenizer, examples.texts, config.max_length)
+        texts = examples.texts + (lesson.more if lesson is not None else ())
+        self.encoded = encode(tokenizer, texts, config.max_length)
         self.lengths = [len(item.ids) for item in self.encoded]
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = _optimizer(self.trainable, config)
@@ -93,7 +98,7 @@ class _Run:
         self.epoch = 0
         self.best: dict[str, Any] | None = None
         self.averaged = self._weights()
-        self.losses: list[float] = []
+        self.losses: list[Tensor] = []
         self.clock, self.tokens = time.monotonic(), 0
         make_folder(out)
         torch.manual_seed(config.seed)
@@ -103,7 +108,8 @@ class _Run:
         state = load_snapshot(self.out / SNAPSHOT, self.config.record())
         if state is None:
             return
-        self.step, self.best, self.losses = state["step"], state["best"], state["losses"]
+        self.step, self.best = state["step"], state["best"]
+        self.losses = [torch.tensor(loss) for loss in state["losses"]]
         self._load_weights(state["weights"])
         self.averaged = {name: value.to(self.device) for name, value in state["averaged"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
@@ -114,7 +120,7 @@ class _Run:
             "config": self.config.record(),
             "step": self.step,
             "best": self.best,
-            "losses": self.losses,
+            "losses": [float(loss) for loss in self.losses],
             "weights": self._weights(),
             "averaged": self.averaged,
             "optimizer": self.optimizer.state_dict(),
@@ -135,19 +141,33 @@ class _Run:
         batch = collate([self.encoded[i] for i in chosen], self.tokenizer.pad_token_id, self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             logits = self.model(**batch).logits
-        loss = task_loss(self.task, logits.float(), [self.labels[i] for i in chosen], self.config)
+        loss = self._loss(logits.float(), chosen)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trainable.values(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._update_average()
-        self.losses.append(float(loss.detach()))
+        self.losses.append(loss.detach())  # not read yet: a GPU would be waited for
         self.tokens += sum(self.lengths[i] for i in chosen)
         if self.step % LOG_EVERY == 0 or self.step == self.total:
             self._log_progress(rate)
         if self.step in self.evaluate_at or self.step == self.total:
             self._evaluate()
+
+    def _loss(self, logits: Tensor, chosen: list[int]) -> Tensor:
+        """The task's loss of a batch [batch, labels], the distance from the teachers' logits, or both."""
+        labelled = [k for k, i in enumerate(chosen) if i < len(self.labels)]
+        labels = [self.labels[chosen[k]] for k in labelled]
+        if self.lesson is None:
+            return task_loss(self.task, logits, labels, self.config)
+        share = self.config.teacher_weight
+        target = self.lesson.targets[chosen].to(logits.device)
+        loss = share * distillation(logits, target, self.config.temperature)
+        if share < 1 and labelled:
+            own = task_loss(self.task, logits[labelled], labels, self.config)
+            loss = loss + (1 - share) * own * (len(labelled) / len(chosen))
+        return loss
 
     def finish(self) -> dict[str, Any] | None:
         if self.best is None:
@@ -189,7 +209,7 @@ class _Run:
             "step": self.step,
             "of": self.total,
             "epoch": round(self.step / self.per_epoch, 3),
-            "loss": round(sum(self.losses) / len(self.losses), 5),
+            "loss": round(sum(float(loss) for loss in self.losses) / len(self.losses), 5),
             "learning_rate": rate,
             "tokens_per_second": round(self.tokens / seconds),
         }

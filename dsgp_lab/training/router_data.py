@@ -22,12 +22,14 @@ from dsgp_lab.models import CARD, load_tokenizer
 from dsgp_lab.tasks import Examples, load_examples, task_folder
 from dsgp_lab.training.config import computes_in_bf16
 from dsgp_lab.training.held_out import HELD_OUT, hold_out
-from dsgp_lab.training.overlap import dev_texts, is_unseen, without
+from dsgp_lab.training.overlap import without
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_loop import Source
+from dsgp_lab.training.unlabelled import texts_of
 from dsgp_lab.whole_files import make_folder, whole_file
 
 CALIBRATION_TEXTS = 512
+CPU = torch.device("cpu")
 
 
 def task_source(
@@ -38,6 +40,7 @@ def task_source(
     limit: int,
     outputs: slice = slice(None),
     judged: frozenset[str] = frozenset(),
+    device: torch.device = CPU,
 ) -> tuple[Source, Examples, Examples]:
     """At most `limit` training examples with the logits of the dense checkpoint in folder `dense`.
 
@@ -67,7 +70,7 @@ def task_source(
         texts = replace(rest, texts=rest.texts + more, labels=rest.labels + (0,) * len(more))
         read = hashlib.sha256(repr((texts.texts, config.max_length)).encode()).hexdigest()
         name = f"{task}-{card['files'][ADAPTER]['sha256'][:12]}-{read[:12]}.pt"
-        targets = _dense_logits(cache / name, dense, texts, config)
+        targets = _dense_logits(cache / name, dense, texts, config, device)
     encoded += encode(load_tokenizer(), more, config.max_length)
     source = Source(rest.task, encoded, rest.labels, targets, outputs, weight=len(rest) ** 0.5)
     return source, rest, held
@@ -96,36 +99,23 @@ def _training_parts(task: str, card: dict[str, Any] | None) -> tuple[Examples, E
 
 
 def _unlabelled(own: Examples, config: RouterConfig, limit: int) -> tuple[tuple[str, ...], ...]:
-    """At most `limit` texts of other tasks, pairs cut in two where the own task has single texts.
-
-    Texts of the own task's dev sets are left out.
-    """
+    """At most `limit` texts of other tasks, drawn with the run's seed."""
     if not config.more_tasks:
         return ()
-    judged = dev_texts([own.task.name])
-    size = len(own.task.columns)
-    texts: list[tuple[str, ...]] = []
-    for name in config.more_tasks:
-        found = load_examples(name, "train").texts
-        if size > len(found[0]):
-            raise LabError(
-                got=f"inputs_of={name!r} for {own.task.name}",
-                allowed=f"tasks with {size} texts an example",
-                hint="name other tasks",
-            )
-        texts += found if size == len(found[0]) else [(text,) for pair in found for text in pair]
-    fresh = [each for each in texts if is_unseen(each, judged)]
+    fresh = texts_of(config.more_tasks, own.task)
     return tuple(random.Random(config.seed).sample(fresh, max(0, min(limit, len(fresh)))))
 
 
-def _dense_logits(path: Path, dense: Path, examples: Examples, config: RouterConfig) -> Tensor:
+def _dense_logits(
+    path: Path, dense: Path, examples: Examples, config: RouterConfig, device: torch.device
+) -> Tensor:
     if path.is_file():
         logits: Tensor = torch.load(path, weights_only=True)
         return logits
     own = load_checkpoint(dense, examples.task.name)
-    bf16 = computes_in_bf16("auto", torch.device("cpu"))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        logits = predict_logits(own.model, own.tokenizer, examples, max_length=config.max_length)
+    bf16 = computes_in_bf16("auto", device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        logits = predict_logits(own.model.to(device), own.tokenizer, examples, max_length=config.max_length)
     make_folder(path.parent)
     with whole_file(path) as scratch:
         torch.save(logits, scratch)
@@ -140,7 +130,7 @@ def long_sample(examples: Examples, size: int = CALIBRATION_TEXTS) -> Examples:
 
 
 def labelled_batches(
-    tokenizer: Any, examples: Examples, max_length: int = 128, size: int = 32
+    tokenizer: Any, examples: Examples, max_length: int = 128, size: int = 32, device: torch.device = CPU
 ) -> list[tuple[Inputs, Tensor]]:
     """Examples as padded batches of like length with their labels."""
     encoded = encode(tokenizer, examples.texts, max_length)
@@ -148,6 +138,6 @@ def labelled_batches(
     batches: list[tuple[Inputs, Tensor]] = []
     for start in range(0, len(ranked), size):
         rows: Sequence[int] = ranked[start : start + size]
-        inputs = collate([encoded[i] for i in rows], tokenizer.pad_token_id)
-        batches.append((inputs, torch.tensor([examples.labels[i] for i in rows])))
+        inputs = collate([encoded[i] for i in rows], tokenizer.pad_token_id, device)
+        batches.append((inputs, torch.tensor([examples.labels[i] for i in rows], device=device)))
     return batches

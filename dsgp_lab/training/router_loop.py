@@ -22,6 +22,7 @@ from dsgp_lab.router import GRID, Router, pooled
 from dsgp_lab.sensitivity import lengths
 from dsgp_lab.tasks import Task
 from dsgp_lab.training.config import computes_in_bf16
+from dsgp_lab.training.distillation import distillation
 from dsgp_lab.training.routed import routed
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.snapshot import load_snapshot, save_snapshot
@@ -78,7 +79,7 @@ class RouterTraining:
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=0.0, fused=True)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.step = 0
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, Tensor] = {}
         self.noted = 0
         self.clock, self.tokens = time.monotonic(), 0
         make_folder(out)
@@ -149,7 +150,7 @@ class RouterTraining:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.tokens += int(inputs["attention_mask"].sum())
+        self.tokens += sum(len(source.encoded[i].ids) for i in chosen)
         self._note(
             loss=loss,
             distance=distance,
@@ -176,11 +177,12 @@ class RouterTraining:
     def _note(self, **values: Tensor) -> None:
         self.noted += 1
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+            value = value.detach().double()  # not read yet: a GPU would be waited for
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def _log(self) -> None:
         row: dict[str, Any] = {"step": self.step, "of": self.config.steps}
-        row |= {name: round(total / self.noted, 4) for name, total in self.sums.items()}
+        row |= {name: round(float(total) / self.noted, 4) for name, total in self.sums.items()}
         row["tokens_per_second"] = round(self.tokens / (time.monotonic() - self.clock))
         self.sums, self.noted, self.clock, self.tokens = {}, 0, time.monotonic(), 0
         line = json.dumps(row | {"time": round(time.time(), 1)})
@@ -197,21 +199,6 @@ def rate_at(step: int, total: int) -> float:
     """
     rise = max(1, total // 20)
     return (step + 1) / rise if step < rise else (total - step) / (total - rise)
-
-
-def distillation(logits: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean divergence of class probabilities from the target's; for one output, half the squared error.
-
-    With a temperature above 1, both distributions are softened and the result is scaled by its square
-    (Hinton et al. 2015).
-
-    >>> float(distillation(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]])))
-    0.0
-    """
-    if logits.shape[-1] == 1:
-        return 0.5 * functional.mse_loss(logits, target)
-    log_p, log_q = (functional.log_softmax(x / temperature, -1) for x in (logits, target))
-    return functional.kl_div(log_p, log_q, log_target=True, reduction="batchmean") * temperature**2
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from dsgp_lab.training.low_rank import (
 )
 from dsgp_lab.training.overlap import dev_texts
 from dsgp_lab.training.router_config import RouterConfig
-from dsgp_lab.training.router_data import labelled_batches, long_sample, task_source
+from dsgp_lab.training.router_data import CPU, labelled_batches, long_sample, task_source
 from dsgp_lab.training.router_groups import learn_rankings
 from dsgp_lab.training.router_loop import Source, layer_features
 
@@ -55,13 +55,14 @@ class Start:
     adapter: Any = None
 
 
-def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
-    """One task, from its dense checkpoint."""
+def task_start(config: RouterConfig, dense: Path | None, cache: Path, device: torch.device = CPU) -> Start:
+    """One task, from its dense checkpoint, on a device."""
     folder = dense or task_folder(config.task)
     own = load_checkpoint(folder)
     own.model.set_attn_implementation(FOR_TRAINING["attn_implementation"])
+    own.model.to(device)
     limit = config.steps * config.batch_size
-    source, examples, held_out = task_source(config.task, folder, config, cache, limit)
+    source, examples, held_out = task_source(config.task, folder, config, cache, limit, device=device)
     if not len(held_out) and config.lowest < 1:
         raise LabError(
             got=f"{folder}, from whose training nothing was held out",
@@ -72,10 +73,12 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     trained, adapter = anatomy, None
     if config.regime == "joint":
         begin = Path(config.start_from) if config.start_from else folder
-        model, adapter = trainable(config, begin, own.model.config.num_labels)
+        model, adapter = trainable(config, begin, own.model.config.num_labels, device)
         trained = Anatomy.of(model, order=own.neuron_order)
-    calibration = labelled_batches(own.tokenizer, long_sample(examples), config.max_length)
-    held = labelled_batches(own.tokenizer, held_out, config.max_length)
+    calibration, held = (
+        labelled_batches(own.tokenizer, some, config.max_length, device=device)
+        for some in (long_sample(examples), held_out)
+    )
     fisher = _fisher(anatomy, calibration)
     return Start(
         dense=anatomy,
@@ -89,7 +92,7 @@ def task_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
     )
 
 
-def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start:
+def shared_start(config: RouterConfig, dense: Path | None, cache: Path, device: torch.device = CPU) -> Start:
     """All tasks but WNLI in one encoder: fresh, from a checkpoint of the shared encoder, or from the adapter
     of one task's checkpoint; in the regime "frozen" the shared encoder as it is.
 
@@ -116,12 +119,15 @@ def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start
     for task, outputs in shared_outputs().items():
         judged = frozenset().union(*(texts for other, texts in dev.items() if other != task))
         folder = shared if frozen else home and home / task
-        source, examples, held = task_source(task, folder, config, cache, SHARED_LIMIT, outputs, judged)
+        source, examples, held = task_source(
+            task, folder, config, cache, SHARED_LIMIT, outputs, judged, device
+        )
         sources.append(source)
-        held_out += labelled_batches(load_tokenizer(), held.sample(min(len(held), 128)))
-        batches = labelled_batches(load_tokenizer(), long_sample(examples, 128))
+        some = held.sample(min(len(held), 128))
+        held_out += labelled_batches(load_tokenizer(), some, device=device)
+        batches = labelled_batches(load_tokenizer(), long_sample(examples, 128), device=device)
         calibration += batches
-        scores.append(_fisher(Anatomy.of(_task_model(task, shared, home)), batches))
+        scores.append(_fisher(Anatomy.of(_task_model(task, shared, home).to(device)), batches))
     groups = torch.arange(len(scores)).repeat_interleave(torch.tensor([len(score) for score in scores]))
     # one task's gradients may be many times another's: each counts by its own mean
     fisher = Sensitivity.stack([_unit_mean(score) for score in scores])
@@ -129,7 +135,7 @@ def shared_start(config: RouterConfig, dense: Path | None, cache: Path) -> Start
         raise AssertionError("Fisher scores every neuron")
     order = by_importance(fisher.neurons.mean(0))
     total = max(outputs.stop for outputs in shared_outputs().values())
-    model, adapter = trainable(config, dense, total)
+    model, adapter = trainable(config, dense, total, device)
     if frozen and shared is not None:  # as it will be loaded: weights in one, blocks in the stored order
         model, adapter = adapter.merge_and_unload().requires_grad_(False), None
         stored = load_checkpoint(shared, next(iter(shared_outputs()))).neuron_order
@@ -155,7 +161,9 @@ def _task_model(task: str, shared: Path | None, home: Path | None) -> Any:
 
 
 def _fisher(anatomy: Anatomy, batches: list[tuple[Inputs, Tensor]]) -> Sensitivity:
-    return Sensitivity.stack([Fisher()(anatomy, inputs, labels) for inputs, labels in batches])
+    scores = Sensitivity.stack([Fisher()(anatomy, inputs, labels) for inputs, labels in batches])
+    parts = {name: getattr(scores, name).cpu() for name in ("heads", "blocks", "neurons", "macs")}
+    return replace(scores, **parts)
 
 
 def _unit_mean(scores: Sensitivity) -> Sensitivity:
@@ -178,13 +186,13 @@ def fresh_router(config: RouterConfig, start: Start) -> Router:
     """A router that decides as the one in ``config.start_from``, or is the model's static Fisher plan."""
     torch.manual_seed(config.seed)
     router = Router(RouterShape.of(start.dense, config.kind, config.width))
-    features = layer_features(start.dense, start.calibration)
+    features = layer_features(start.dense, start.calibration).cpu()
     router.standardise(features.mean(0), features.std(0))
     if config.start_from:
         folder = Path(config.start_from)
         verified_card(folder, (ROUTER,))
         router.start_from_router(Router.load(folder / ROUTER))
-        return router
+        return router.to(start.dense.device)
     cost = CostModel.of(start.dense)
     router.start_from_ranking(static_ranks(start.fisher, cost))
     if config.rank_by_task:
@@ -192,7 +200,7 @@ def fresh_router(config: RouterConfig, start: Start) -> Router:
             [static_ranks(start.fisher[start.groups == group], cost) for group in start.groups.unique()]
         )
         learn_rankings(router, features, ranks[start.groups], config.seed)
-    return router
+    return router.to(start.dense.device)
 
 
 def static_ranks(sensitivity: Sensitivity, cost: CostModel, length: int = 25) -> Tensor:
@@ -210,7 +218,9 @@ def static_ranks(sensitivity: Sensitivity, cost: CostModel, length: int = 25) ->
     return ranks.float().view_as(scores)
 
 
-def trainable(config: RouterConfig, folder: Path | None, num_labels: int) -> tuple[Any, Any]:
+def trainable(
+    config: RouterConfig, folder: Path | None, num_labels: int, device: torch.device = CPU
+) -> tuple[Any, Any]:
     """A model ready to train on, and the peft model around it where adapters are trained (else None).
 
     It is the base, or the checkpoint in `folder`; of a single task's checkpoint the shared encoder takes the
@@ -227,6 +237,7 @@ def trainable(config: RouterConfig, folder: Path | None, num_labels: int) -> tup
     else:
         with quiet():
             adapter = in_one_product(PeftModel.from_pretrained(model, str(folder), is_trainable=True))
+    adapter.to(device)
     if config.update == "low-rank":
         return adapter.get_base_model(), adapter
     with quiet():

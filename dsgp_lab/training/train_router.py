@@ -12,6 +12,7 @@ from typing import Any
 
 from dsgp_lab.anatomy import Anatomy
 from dsgp_lab.checkpoints import save_checkpoint, update_card, verified_card
+from dsgp_lab.devices import choose_device
 from dsgp_lab.errors import LabError
 from dsgp_lab.regimes import DENSE_FILES, ROUTER, digests_of
 from dsgp_lab.tasks import SHARED, task_folder
@@ -27,6 +28,7 @@ def train_router(
     out: Path | str,
     *,
     dense: Path | None = None,
+    device: str = "auto",
     stop_at: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any] | None:
@@ -40,9 +42,9 @@ def train_router(
         LabError: no data, no dense checkpoint, or ``out`` holds a run with other settings or another
             checkpoint to start from.
     """
-    out = Path(out)
+    out, place = Path(out), choose_device(device)
     begin = shared_start if config.task == SHARED else task_start
-    start = begin(config, dense, out.parent / "targets")
+    start = begin(config, dense, out.parent / "targets", place)
     router = fresh_router(config, start)
     folders = {"dense": dense or _usual(config)}
     folders["start_from"] = Path(config.start_from) if config.start_from else None
@@ -57,7 +59,7 @@ def train_router(
         return None
     trained, adapter = start.trained, start.adapter
     if config.regime == "joint" and adapter is None:
-        adapter = to_low_rank(trained.model, config.rank, config.rank).eval()
+        adapter = to_low_rank(trained.model, config.rank, config.rank).to(place).eval()
         trained = Anatomy.of(adapter.get_base_model(), order=trained.order)
     # without pruning the router has learned nothing that could be calibrated
     shares = calibrate(trained, router, start.held_out) if config.lowest < 1 else {}
@@ -107,13 +109,14 @@ def main(arguments: list[str] | None = None) -> int:
                 flag, type=type(field.default), default=field.default, help="default: %(default)s"
             )
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/TASK-REGIME-KIND)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dense", type=Path, help="folder of the dense checkpoint (default: the task's own)")
     options = vars(parser.parse_args(arguments))
-    out, dense = options.pop("out"), options.pop("dense")
+    out, dense, device = options.pop("out"), options.pop("dense"), options.pop("device")
     try:
         config = RouterConfig(**options)
         out = out or Path("runs") / f"{config.task}-{config.regime}-{config.kind}"
-        train_router(config, out, dense=dense, say=print)
+        train_router(config, out, dense=dense, device=device, say=print)
     except LabError as error:
         print(error, file=sys.stderr)
         return 2
