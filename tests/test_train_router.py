@@ -107,6 +107,22 @@ def test_a_router_is_trained_saved_and_loaded(glue, quick, tmp_path, regime):
 
 
 @pytest.mark.slow
+def test_a_checkpoint_without_an_order_is_named(glue, quick, tmp_path):
+    dense = shutil.copytree(
+        data_folder() / "checkpoints" / "sst2",
+        tmp_path / "sst2",
+        ignore=lambda _, names: {"frozen", "adaptive"},
+    )
+    said: list[str] = []
+    train_router(RouterConfig("sst2", **SMALL), tmp_path / "ordered", dense=dense, say=said.append)
+    assert not any("no order" in line for line in said)
+    (dense / "neuron_order.safetensors").unlink()
+    update_card(dense, {})
+    train_router(RouterConfig("sst2", **SMALL), tmp_path / "run", dense=dense, say=said.append)
+    assert "dsgp-lab order sst2 --by importance" in " ".join(said)
+
+
+@pytest.mark.slow
 def test_a_router_goes_on_from_a_static_twin(glue, quick, tmp_path):
     config = RouterConfig("sst2", regime="joint", kind="constant", weights_learning_rate=0.01, **SMALL)
     train_router(config, tmp_path / "twin")

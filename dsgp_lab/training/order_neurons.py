@@ -143,3 +143,7 @@ def _distance(pruner: DynamicPruner, batches: Sequence[Inputs]) -> float:
         total += float(output_distance(run.logits, run.dense_logits).sum())
         count += len(run.logits)
     return total / count
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

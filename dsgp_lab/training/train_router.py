@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dsgp_lab.anatomy import Anatomy
-from dsgp_lab.checkpoints import save_checkpoint, update_card, verified_card
+from dsgp_lab.checkpoints import NEURON_ORDER, save_checkpoint, update_card, verified_card
 from dsgp_lab.devices import choose_device
 from dsgp_lab.errors import LabError
 from dsgp_lab.regimes import DENSE_FILES, ROUTER, digests_of
@@ -44,9 +44,13 @@ def train_router(
     """
     out, place = Path(out), choose_device(device)
     begin = shared_start if config.task == SHARED else task_start
+    begun_with = dense or _usual(config)
+    if config.task != SHARED and begun_with is not None and not (begun_with / NEURON_ORDER).is_file():
+        say(f"{begun_with} has no order of its neurons: blocks are as trained, which cuts worse.")
+        say(f"To put them in order first: dsgp-lab order {config.task} --by importance")
     start = begin(config, dense, out.parent / "targets", place)
     router = fresh_router(config, start)
-    folders = {"dense": dense or _usual(config)}
+    folders = {"dense": begun_with}
     folders["start_from"] = Path(config.start_from) if config.start_from else None
     begun = {
         f"{name}/{file}": digest
