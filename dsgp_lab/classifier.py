@@ -18,6 +18,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.models import TaskModel
 from dsgp_lab.plan import Scope
+from dsgp_lab.pretrained import positions
 from dsgp_lab.pruner import DynamicPruner
 from dsgp_lab.regimes import SHARING, Regime, load_model, load_router, router_beside
 from dsgp_lab.results import Prediction, PrunedRun, Text
@@ -67,7 +68,7 @@ class Classifier:
         self.cost = CostModel.of(self.anatomy)
         self.subnetwork = SubNetwork(self.anatomy)
         self._tables: dict[int, CostTable | None] = {}
-        self.max_tokens = _max_tokens(self.model, self.tokenizer)
+        self.max_tokens = positions(self.model, self.tokenizer)
 
     def __repr__(self) -> str:
         """Model, task and units."""
@@ -295,12 +296,3 @@ class Classifier:
         if set(ids.tolist()) <= set(self.tokenizer.all_special_ids) and not unknown:
             notices.append("The model reads none of these characters.")
         return tuple(notices)
-
-
-def _max_tokens(model: Any, tokenizer: Any) -> int:
-    """Positions the model has, or the tokenizer's limit where that is smaller."""
-    config = model.config
-    positions = int(config.max_position_embeddings)
-    if config.model_type == "roberta":  # its positions start after the padding id
-        positions -= int(config.pad_token_id) + 1
-    return min(positions, int(tokenizer.model_max_length))

@@ -17,6 +17,9 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.hub import hub_access
 from dsgp_lab.models import CARD, TaskModel, load_tokenizer, one_line, quiet, refuse_nan, unreadable
 
+OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Models whose positions start after the padding id."""
+
 
 def load_pretrained(path_or_id: str | Path, *, trust_remote_code: bool = False) -> TaskModel:
     """A sequence classifier from a folder or the Hugging Face hub, with the tokenizer found beside it.
@@ -120,8 +123,10 @@ def load_encoder(path_or_id: str | Path, labels: tuple[str, ...]) -> TaskModel:
 
     name = str(path_or_id)
     check_source(name)
-    names = {"id2label": dict(enumerate(labels))} if labels else {"num_labels": 1}
+    numbers = {label: number for number, label in enumerate(labels)}
+    names = {"id2label": dict(enumerate(labels)), "label2id": numbers} if labels else {"num_labels": 1}
     with nullcontext() if Path(name).is_dir() else hub_access():
+        _refuse_language_model(name, False)
         model = read_model(
             AutoModelForSequenceClassification,
             name,
@@ -129,10 +134,42 @@ def load_encoder(path_or_id: str | Path, labels: tuple[str, ...]) -> TaskModel:
             hint="name another encoder",
             headless=True,
             ignore_mismatched_sizes=True,
+            problem_type=None,
             **names,
         )
         tokenizer = load_tokenizer(name)
+    refuse_nan(model, name)
+    for part, module in model.named_children():
+        if part != model.base_model_prefix:
+            module.apply(_draw_anew)
     return TaskModel(model, tokenizer, labels, name)
+
+
+def _draw_anew(module: torch.nn.Module) -> None:
+    """A linear layer as transformers begins with it, whatever was in it."""
+    if isinstance(module, torch.nn.Linear):
+        torch.nn.init.normal_(module.weight, std=0.02)
+        torch.nn.init.zeros_(module.bias)
+
+
+def check_length(own: TaskModel, tokens: int) -> None:
+    """Refuse inputs longer than a model has positions for: on a GPU they would end the process."""
+    most = positions(own.model, own.tokenizer)
+    if tokens > most:
+        raise LabError(
+            got=f"max_length={tokens} for {own.name}",
+            allowed=f"at most {most} tokens",
+            hint=f"use --max-length {most}",
+        )
+
+
+def positions(model: Any, tokenizer: Any) -> int:
+    """Positions a model has, or the tokenizer's limit where that is smaller."""
+    config = model.config
+    own = int(config.max_position_embeddings)
+    if config.model_type in OFFSET:
+        own -= int(config.pad_token_id) + 1
+    return min(own, int(tokenizer.model_max_length))
 
 
 def read_model(auto: Any, name: str, *, kind: str, hint: str, headless: bool = False, **options: Any) -> Any:
@@ -161,7 +198,8 @@ def read_model(auto: Any, name: str, *, kind: str, hint: str, headless: bool = F
             hint="check the name, the network, and that the files are whole",
         ) from None
     encoder = f"{model.base_model_prefix}."
-    missing = [key for key in report["missing_keys"] if not headless or key.startswith(encoder)]
+    wrong = {*report["missing_keys"], *(each[0] for each in report["mismatched_keys"])}
+    missing = [key for key in wrong if not headless or (key.startswith(encoder) and ".pooler." not in key)]
     if missing:
         raise LabError(
             got=f"model {name!r} without the weights {', '.join(sorted(missing)[:4])}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,13 +86,24 @@ class FinetuneConfig:
         for name in names_in(self.without_texts_of) + self.more_tasks:
             get_task(name)
         self._check("teacher_weight", "a number from 0 to 1", 0 <= self.teacher_weight <= 1)
-        self._check("temperature", "a number above 0", self.temperature > 0)
-        for name in ("inputs_of", "swap_pairs"):
-            self._check(name, "nothing without a teacher", bool(self.teacher) or not getattr(self, name))
+        self._check("temperature", "a finite number above 0", 0 < self.temperature < math.inf)
+        regression = get_task(self.task).is_regression
+        self._check("temperature", "1 for a regression", not regression or self.temperature == 1)
+        self._check("teacher", "folders, with commas", bool(self.teachers) or not self.teacher)
+        for name in ("inputs_of", "swap_pairs", "teacher_weight", "temperature"):
+            self._check(name, "nothing without a teacher", bool(self.teacher) or self._is_default(name))
+        for name in ("rank", "alpha", "dropout"):
+            self._check(name, "nothing beside an encoder", not self.encoder or self._is_default(name))
+        self._check("inputs_of", "other tasks", self.task not in self.more_tasks)
+        smooth = self.label_smoothing and self.teacher and self.teacher_weight == 1
+        self._check("label_smoothing", "0 where no label is used", not smooth)
         self._check("swap_pairs", "pairs", get_task(self.task).is_pair or not self.swap_pairs)
         whole = self.update == "full" and self.start_from is None
         self._check("encoder", "update='full' and no start_from beside it", whole or not self.encoder)
         self._check("precision", ", ".join(PRECISIONS), self.precision in PRECISIONS)
+
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self, name) == type(self).__dataclass_fields__[name].default)
 
     def _check(self, name: str, allowed: str, valid: bool) -> None:
         if not valid:
@@ -123,7 +135,7 @@ class FinetuneConfig:
                 words.append(f"--{field.name.replace('_', '-')}")
             elif value != field.default or field.name in ("epochs", "seed"):
                 words += [f"--{field.name.replace('_', '-')}", str(value)]
-        return " ".join(words)
+        return shlex.join(words)
 
     def record(self) -> dict[str, Any]:
         """The settings as plain values."""

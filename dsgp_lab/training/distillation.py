@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits
-from dsgp_lab.models import sha256
-from dsgp_lab.pretrained import load_pretrained
+from dsgp_lab.pretrained import check_length, load_pretrained
 from dsgp_lab.tasks import Examples
+from dsgp_lab.training.cached_logits import read_logits, write_logits
 from dsgp_lab.training.config import FinetuneConfig, computes_in_bf16
-from dsgp_lab.training.overlap import squeezed
+from dsgp_lab.training.overlap import dev_texts, names_in, squeezed
+from dsgp_lab.training.teacher import weight_digests
 from dsgp_lab.training.unlabelled import Texts, swapped, texts_of
-from dsgp_lab.whole_files import make_folder, whole_file
 
 BATCH = 128
 """Texts that a teacher reads at a time."""
@@ -58,13 +57,14 @@ def take_lesson(
 ) -> Lesson:
     """Ask the teachers of a run about its training examples and about the texts that it adds.
 
-    No added text stands in the task's dev sets or among the held-out examples. The logits are kept in the
-    folder `cache`.
+    No added text stands in the task's dev sets, in those of ``without_texts_of``, or among the held-out
+    examples. The logits are kept in the folder `cache`.
 
     Raises:
-        LabError: a teacher that cannot be read or has another number of outputs.
+        LabError: a teacher that cannot be read, or reads fewer tokens than ``max_length``.
     """
     unseen = frozenset(squeezed(text) for texts in held_out.texts for text in texts)
+    unseen |= dev_texts(names_in(config.without_texts_of))
     more = texts_of(config.more_tasks, examples.task, unseen) if config.more_tasks else ()
     if config.swap_pairs:
         more += swapped(examples.texts + more)
@@ -79,28 +79,17 @@ def _answers(
 ) -> Tensor:
     """One teacher's logits [texts, labels]."""
     task = asked.task
-    own = load_pretrained(folder)
-    if own.model.config.num_labels != task.num_labels:
-        raise LabError(
-            got=f"teacher {folder} with {own.model.config.num_labels} outputs",
-            allowed=f"a model of {task.name}, with {task.num_labels}",
-            hint=f"train one with dsgp-lab train {task.name} --encoder NAME --update full",
-        )
-    read = repr((asked.texts, config.max_length, _digests(folder))).encode()
+    bf16 = computes_in_bf16(config.precision, device)
+    read = repr((asked.texts, config.max_length, bf16, weight_digests(folder))).encode()
     path = cache / f"{task.name}-{hashlib.sha256(read).hexdigest()[:24]}.pt"
-    if path.is_file():
-        logits: Tensor = torch.load(path, weights_only=True)
-        return logits
-    model = own.model.to(device)
-    with torch.autocast(
-        device.type, dtype=torch.bfloat16, enabled=computes_in_bf16(config.precision, device)
-    ):
-        logits = predict_logits(model, own.tokenizer, asked, max_length=config.max_length, batch_size=BATCH)
-    make_folder(cache)
-    with whole_file(path) as scratch:
-        torch.save(logits, scratch)
+    known = read_logits(path, len(asked), task.num_labels)
+    if known is not None:
+        return known
+    own = load_pretrained(folder)
+    check_length(own, config.max_length)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        logits = predict_logits(
+            own.model.to(device), own.tokenizer, asked, max_length=config.max_length, batch_size=BATCH
+        )
+    write_logits(path, logits)
     return logits
-
-
-def _digests(folder: Path) -> list[str]:
-    return [sha256(path) for path in sorted(folder.glob("*.safetensors"))]

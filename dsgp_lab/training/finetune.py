@@ -22,7 +22,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits, to_predictions
 from dsgp_lab.evaluate.statistics import bootstrap_metric
 from dsgp_lab.models import TaskModel, load_tokenizer
-from dsgp_lab.pretrained import load_encoder
+from dsgp_lab.pretrained import check_length, load_encoder, load_pretrained
 from dsgp_lab.tasks import Examples, get_task, load_examples, load_teaching, metrics
 from dsgp_lab.training.config import FinetuneConfig
 from dsgp_lab.training.distillation import take_lesson
@@ -30,7 +30,7 @@ from dsgp_lab.training.held_out import hold_out
 from dsgp_lab.training.loop import train
 from dsgp_lab.training.low_rank import adapted_model, to_low_rank, whole_model
 from dsgp_lab.training.overlap import dev_texts, names_in, without
-from dsgp_lab.training.teacher import made_by, save_teacher, teacher_card, update_teacher
+from dsgp_lab.training.teacher import check_teacher, made_by, save_teacher, update_teacher
 
 
 def finetune(
@@ -53,6 +53,7 @@ def finetune(
             larger than the split.
     """
     out, place = Path(out), choose_device(device)
+    taught_by = [made_by(check_teacher(path, config)) for path in config.teachers]
     examples = load_examples(config.task, "train")
     rest, held_out = hold_out(examples, config.held_out, config.seed)
     if config.without_texts_of:
@@ -60,6 +61,7 @@ def finetune(
     torch.manual_seed(config.seed)
     if config.encoder:
         own = load_encoder(config.encoder, examples.task.labels)
+        check_length(own, config.max_length)
         model, tokenizer = own.model.to(place), own.tokenizer
     else:
         start = adapted_model if config.update == "low-rank" else whole_model
@@ -93,11 +95,11 @@ def finetune(
     }
     if lesson is not None:
         card["data"]["unlabelled"] = len(lesson.more)
-        card["teachers"] = [made_by(teacher_card(path)) for path in config.teachers]
+        card["teachers"] = taught_by
     if config.encoder:
         save_teacher(folder, model, tokenizer, card)
-        model.eval()
-        own = TaskModel(model, tokenizer, examples.task.labels, config.encoder)
+        own = load_pretrained(folder)
+        own.model.to(place)
         return update_teacher(folder, _judgement(own, config.task, config.max_length) if dev else {})
     save_checkpoint(folder, model, card)
     return evaluate_checkpoint(folder, device=device) if dev else update_card(folder, {})

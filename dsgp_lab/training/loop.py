@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -78,6 +79,10 @@ class _Run:
         self.config, self.model, self.tokenizer = config, model, tokenizer
         self.labels, self.held_out, self.out, self.say = examples.labels, held_out, out, say
         self.lesson = lesson
+        self.record = config.record()
+        if lesson is not None:  # a run does not go on with another teacher than it began with
+            said = repr(lesson.more).encode() + lesson.targets.numpy().tobytes()
+            self.record["what the teachers said"] = hashlib.sha256(said).hexdigest()
         self.task: Task = examples.task
         self.device = next(model.parameters()).device
         self.bf16 = computes_in_bf16(config.precision, self.device)
@@ -105,7 +110,7 @@ class _Run:
         self._resume()
 
     def _resume(self) -> None:
-        state = load_snapshot(self.out / SNAPSHOT, self.config.record())
+        state = load_snapshot(self.out / SNAPSHOT, self.record)
         if state is None:
             return
         self.step, self.best = state["step"], state["best"]
@@ -117,7 +122,7 @@ class _Run:
 
     def save(self) -> None:
         state = {
-            "config": self.config.record(),
+            "config": self.record,
             "step": self.step,
             "best": self.best,
             "losses": [float(loss) for loss in self.losses],
@@ -163,7 +168,8 @@ class _Run:
             return task_loss(self.task, logits, labels, self.config)
         share = self.config.teacher_weight
         target = self.lesson.targets[chosen].to(logits.device)
-        loss = share * distillation(logits, target, self.config.temperature)
+        whole = 2.0 if self.task.is_regression else 1.0  # the task's loss is the whole squared error
+        loss = whole * share * distillation(logits, target, self.config.temperature)
         if share < 1 and labelled:
             own = task_loss(self.task, logits[labelled], labels, self.config)
             loss = loss + (1 - share) * own * (len(labelled) / len(chosen))

@@ -80,6 +80,7 @@ class RouterConfig:
         for name in self.more_tasks:
             get_task(name)
         fits = not self.more_tasks or not (self.labels or self.task == SHARED)
+        self._check("inputs_of", "other tasks", self.task not in self.more_tasks)
         self._check("inputs_of", "nothing where labels are used, or for all tasks", fits)
         trains = self.regime == "joint" or (self.update == "low-rank" and self.rank == 32)
         self._check("regime", '"joint", where update or rank are set', trains)

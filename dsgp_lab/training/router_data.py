@@ -20,13 +20,13 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.dense import predict_logits
 from dsgp_lab.models import CARD, load_tokenizer
 from dsgp_lab.tasks import Examples, load_examples, task_folder
+from dsgp_lab.training.cached_logits import read_logits, write_logits
 from dsgp_lab.training.config import computes_in_bf16
 from dsgp_lab.training.held_out import HELD_OUT, hold_out
-from dsgp_lab.training.overlap import without
+from dsgp_lab.training.overlap import squeezed, without
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_loop import Source
-from dsgp_lab.training.unlabelled import texts_of
-from dsgp_lab.whole_files import make_folder, whole_file
+from dsgp_lab.training.unlabelled import Texts, texts_of
 
 CALIBRATION_TEXTS = 512
 CPU = torch.device("cpu")
@@ -64,12 +64,13 @@ def task_source(
         )
     chosen = sorted(random.Random(config.seed).sample(long, min(len(long), limit)))
     rest, encoded = rest.take(chosen), [encoded[i] for i in chosen]
-    more = _unlabelled(rest, config, limit - len(rest))
+    more = _unlabelled(rest, held, config, limit - len(rest))
     targets = torch.zeros(len(rest) + len(more), rest.task.num_labels)
     if dense is not None and card is not None:
         texts = replace(rest, texts=rest.texts + more, labels=rest.labels + (0,) * len(more))
         read = hashlib.sha256(repr((texts.texts, config.max_length)).encode()).hexdigest()
-        name = f"{task}-{card['files'][ADAPTER]['sha256'][:12]}-{read[:12]}.pt"
+        bf16 = "-bf16" if computes_in_bf16("auto", device) else ""
+        name = f"{task}-{card['files'][ADAPTER]['sha256'][:12]}-{read[:12]}{bf16}.pt"
         targets = _dense_logits(cache / name, dense, texts, config, device)
     encoded += encode(load_tokenizer(), more, config.max_length)
     source = Source(rest.task, encoded, rest.labels, targets, outputs, weight=len(rest) ** 0.5)
@@ -98,27 +99,26 @@ def _training_parts(task: str, card: dict[str, Any] | None) -> tuple[Examples, E
     return hold_out(load_examples(task, "train"), held_out, seed)
 
 
-def _unlabelled(own: Examples, config: RouterConfig, limit: int) -> tuple[tuple[str, ...], ...]:
-    """At most `limit` texts of other tasks, drawn with the run's seed."""
+def _unlabelled(own: Examples, held: Examples, config: RouterConfig, limit: int) -> Texts:
+    """At most `limit` texts of other tasks, none of them held out, drawn with the run's seed."""
     if not config.more_tasks:
         return ()
-    fresh = texts_of(config.more_tasks, own.task)
+    unseen = frozenset(squeezed(text) for texts in held.texts for text in texts)
+    fresh = texts_of(config.more_tasks, own.task, unseen)
     return tuple(random.Random(config.seed).sample(fresh, max(0, min(limit, len(fresh)))))
 
 
 def _dense_logits(
     path: Path, dense: Path, examples: Examples, config: RouterConfig, device: torch.device
 ) -> Tensor:
-    if path.is_file():
-        logits: Tensor = torch.load(path, weights_only=True)
-        return logits
+    known = read_logits(path, len(examples), examples.task.num_labels)
+    if known is not None:
+        return known
     own = load_checkpoint(dense, examples.task.name)
     bf16 = computes_in_bf16("auto", device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         logits = predict_logits(own.model.to(device), own.tokenizer, examples, max_length=config.max_length)
-    make_folder(path.parent)
-    with whole_file(path) as scratch:
-        torch.save(logits, scratch)
+    write_logits(path, logits)
     return logits
 
 

@@ -8,10 +8,15 @@ from typing import Any
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.models import quiet, sha256, unreadable
+from dsgp_lab.training.config import FinetuneConfig
 from dsgp_lab.whole_files import make_folder, refusals, write_text
 
 TEACHER_CARD = "teacher.json"
 """Not `card.json`, which marks a checkpoint of the base."""
+
+NEEDED = frozenset({"task", "settings", "command", "encoder", "held_out", "files"})
+HELD_OUT_BY = ("held_out", "seed")
+"""Settings that decide which examples are held out."""
 
 
 def save_teacher(folder: Path, model: Any, tokenizer: Any, card: dict[str, Any]) -> None:
@@ -20,8 +25,10 @@ def save_teacher(folder: Path, model: Any, tokenizer: Any, card: dict[str, Any])
     with refusals(folder), quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    weights = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
-    _write(folder, card | {"encoder": card["settings"]["encoder"], "files": weights})
+    own = {"encoder": card["settings"]["encoder"], "files": weight_digests(folder)}
+    if (Path(own["encoder"]) / TEACHER_CARD).is_file():
+        own["begun_by"] = made_by(teacher_card(Path(own["encoder"])))
+    _write(folder, card | own)
 
 
 def teacher_card(folder: Path) -> dict[str, Any]:
@@ -39,9 +46,46 @@ def teacher_card(folder: Path) -> dict[str, Any]:
         )
     try:
         card: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        if not card.keys() >= NEEDED:
+            raise ValueError(f"without {', '.join(sorted(NEEDED - card.keys()))}")
+    except (OSError, ValueError, AttributeError) as error:
         raise unreadable(path, error) from None
     return card
+
+
+def check_teacher(folder: Path, config: FinetuneConfig) -> dict[str, Any]:
+    """The card of a teacher that fits a run: same task, same held-out part, weights as they were written.
+
+    Raises:
+        LabError: it does not fit. A teacher that was trained on what the run holds out would make the run
+            look better than it is.
+    """
+    card = teacher_card(folder)
+    if card["task"] != config.task:
+        raise LabError(
+            got=f"teacher {folder}, a model of {card['task']}",
+            allowed=f"a model of {config.task}: the order of classes differs between tasks",
+            hint=f"train one with dsgp-lab train {config.task} --encoder NAME --update full",
+        )
+    given = tuple(card["settings"][name] for name in HELD_OUT_BY)
+    if given != tuple(getattr(config, name) for name in HELD_OUT_BY):
+        raise LabError(
+            got=f"teacher {folder} with held_out={given[0]}, seed={given[1]}",
+            allowed=f"held_out={config.held_out}, seed={config.seed}, as this run's",
+            hint="use the same two in both runs, so that both hold out the same examples",
+        )
+    if weight_digests(folder) != card["files"]:
+        raise LabError(
+            got=f"{folder}, with other weights than {TEACHER_CARD} names",
+            allowed="the weights as they were written",
+            hint="train the teacher again",
+        )
+    return card
+
+
+def weight_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of weights."""
+    return {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
 def made_by(card: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +94,8 @@ def made_by(card: dict[str, Any]) -> dict[str, Any]:
     >>> made_by({"command": "dsgp-lab train rte", "encoder": "e", "held_out": {}, "files": {}, "seed": 0})
     {'command': 'dsgp-lab train rte', 'encoder': 'e', 'held_out': {}, 'files': {}}
     """
-    return {name: card[name] for name in ("command", "encoder", "held_out", "files")}
+    names = ("command", "encoder", "held_out", "files", "begun_by")
+    return {name: card[name] for name in names if name in card}
 
 
 def update_teacher(folder: Path, entries: dict[str, Any]) -> dict[str, Any]:
