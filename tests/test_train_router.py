@@ -299,7 +299,8 @@ def test_texts_of_other_tasks_are_added_without_labels(glue, tmp_path):
     assert ("a warm film number 0", "a dull film number 0") in load_examples("rte", "train").texts
     assert encode(load_tokenizer(), [("a warm film number 0", "a dull film number 0")], 128)[0] not in added
     everything = router_data.task_source("stsb", None, config, tmp_path, limit=999)[0]
-    assert len(everything.encoded) == 34 + 2 * 39  # one pair of each task is in the dev set
+    # of each task's pairs one is in the dev set, and six are held out
+    assert len(everything.encoded) == 34 + 2 * 33
     assert len(own) == len(source.labels) == 34
     assert len(source.encoded) == len(source.targets) == 60
     targets = torch.cat([source.targets[:3], source.targets[-3:]])
