@@ -34,6 +34,7 @@ from dsgp_lab.training import held_out as held_out_module
 from dsgp_lab.training import router_data, router_start
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.train_router import main, train_router
+from dsgp_lab.training.unlabelled import perturbed
 
 TOY_WORDS = ("a warm film", "a dull film", "the plot is thin", "very good", "not bad at all", "it is funny")
 
@@ -325,6 +326,40 @@ def test_texts_of_other_tasks_are_added_without_labels(glue, tmp_path):
         RouterConfig("rte", rank_by_task=True)
     with pytest.raises(LabError, match="lowest=1"):
         RouterConfig("rte", lowest=1.0)
+
+
+@pytest.mark.slow
+def test_changed_copies_of_the_own_texts_come_before_other_tasks(glue, tmp_path):
+    config = RouterConfig("stsb", perturbed=1, inputs_of="rte", steps=20, batch_size=3)
+    source, own, _ = router_data.task_source("stsb", None, config, tmp_path, limit=80)
+    tokenizer = load_tokenizer()
+    copies = perturbed(own.texts, 1, config.seed)
+    assert source.encoded[len(own) : 2 * len(own)] == encode(tokenizer, copies, 128)
+    assert len(own) == len(source.labels) == 34
+    assert len(source.encoded) == 34 + 34 + 12  # the rest is of other tasks
+    assert len(router_data.task_source("stsb", None, config, tmp_path, limit=50)[0].encoded) == 50
+    alone = replace(config, inputs_of="")
+    assert len(router_data.task_source("stsb", None, alone, tmp_path, limit=80)[0].encoded) == 68
+    for wrong in ({"perturbed": -1}, {"perturbed": 1, "labels": 0.5}):
+        with pytest.raises(LabError, match="perturbed="):
+            RouterConfig("stsb", **wrong)
+    with pytest.raises(LabError, match="perturbed=1"):
+        RouterConfig("glue", perturbed=1)
+
+
+def test_changed_copies_miss_some_words_and_have_some_of_others():
+    texts = tuple((f"{' '.join(f'{letter}{i}' for i in range(400))}", "same") for letter in "abc")
+    copies = perturbed(texts, 2)
+    assert len(copies) == 6
+    assert copies == perturbed(texts, 2)
+    assert copies[:3] != copies[3:]
+    assert copies != perturbed(texts, 2, seed=1)
+    words = [first.split() for first, _ in copies]
+    assert 0.08 < 1 - sum(map(len, words)) / (6 * 400) < 0.12  # left out
+    foreign = sum(word[0] != "abc"[i % 3] for i, each in enumerate(words) for word in each)
+    assert 0.05 < foreign / sum(map(len, words)) < 0.09  # two thirds of those exchanged
+    assert perturbed((), 3) == ()
+    assert perturbed((("",),), 1) == (("",),)
 
 
 SHIPPED = sorted(path.parent for path in (data_folder() / "checkpoints").glob("*/*/router.safetensors"))

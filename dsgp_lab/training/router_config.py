@@ -56,6 +56,7 @@ class RouterConfig:
     width: int = 64
     min_tokens: int = 0
     inputs_of: str = ""
+    perturbed: int = 0
     start_from: str = ""
     rank_by_task: bool = False
     max_length: int = 128
@@ -75,13 +76,16 @@ class RouterConfig:
             self._check(name, "a whole number from 1", getattr(self, name) >= 1)
         for name in ("learning_rate", "bias_learning_rate", "weights_learning_rate"):
             self._check(name, "a number above 0, below 1", 0 < getattr(self, name) < 1)
-        for name in ("budget_weight", "distillation", "labels", "noise", "min_tokens"):
+        for name in ("budget_weight", "distillation", "labels", "noise", "min_tokens", "perturbed"):
             self._check(name, "a number from 0", getattr(self, name) >= 0)
         for name in self.more_tasks:
             get_task(name)
-        fits = not self.more_tasks or not (self.labels or self.task == SHARED)
+        alone = not (self.labels or self.task == SHARED)
         self._check("inputs_of", "other tasks", self.task not in self.more_tasks)
-        self._check("inputs_of", "nothing where labels are used, or for all tasks", fits)
+        self._check(
+            "inputs_of", "nothing where labels are used, or for all tasks", alone or not self.more_tasks
+        )
+        self._check("perturbed", "0 where labels are used, or for all tasks", alone or not self.perturbed)
         trains = self.regime == "joint" or (self.update == "low-rank" and self.rank == 32)
         self._check("regime", '"joint", where update or rank are set', trains)
         self._check("start_from", "nothing for all tasks", not (self.start_from and self.task == SHARED))

@@ -26,7 +26,7 @@ from dsgp_lab.training.held_out import HELD_OUT, hold_out
 from dsgp_lab.training.overlap import squeezed, without
 from dsgp_lab.training.router_config import RouterConfig
 from dsgp_lab.training.router_loop import Source
-from dsgp_lab.training.unlabelled import Texts, texts_of
+from dsgp_lab.training.unlabelled import Texts, perturbed, texts_of
 
 CALIBRATION_TEXTS = 512
 CPU = torch.device("cpu")
@@ -100,12 +100,14 @@ def _training_parts(task: str, card: dict[str, Any] | None) -> tuple[Examples, E
 
 
 def _unlabelled(own: Examples, held: Examples, config: RouterConfig, limit: int) -> Texts:
-    """At most `limit` texts of other tasks, none of them held out, drawn with the run's seed."""
+    """At most `limit` texts, none of them held out: changed copies of the task's own, then other tasks'."""
+    copies = perturbed(own.texts, config.perturbed, config.seed)[: max(0, limit)]
     if not config.more_tasks:
-        return ()
+        return copies
     unseen = frozenset(squeezed(text) for texts in held.texts for text in texts)
     fresh = texts_of(config.more_tasks, own.task, unseen)
-    return tuple(random.Random(config.seed).sample(fresh, max(0, min(limit, len(fresh)))))
+    left = max(0, min(limit - len(copies), len(fresh)))
+    return copies + tuple(random.Random(config.seed).sample(fresh, left))
 
 
 def _dense_logits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from dsgp_lab.errors import LabError
@@ -9,6 +10,9 @@ from dsgp_lab.tasks import Task, load_examples
 from dsgp_lab.training.overlap import dev_texts, is_unseen
 
 Texts = tuple[tuple[str, ...], ...]
+
+LEFT_OUT, EXCHANGED = 0.1, 0.1
+"""Shares of the words that `perturbed` leaves out, and that it exchanges for other texts' words."""
 
 
 def texts_of(names: Sequence[str], task: Task, unseen: frozenset[str] = frozenset()) -> Texts:
@@ -41,3 +45,21 @@ def swapped(pairs: Texts) -> Texts:
     (('It is wet.', 'It rains.'),)
     """
     return tuple((second, first) for first, second in pairs)
+
+
+def perturbed(texts: Texts, copies: int, seed: int = 0) -> Texts:
+    """Copies of texts in which words, drawn at random, are missing, or are words of other texts instead.
+
+    A model is certain of the texts that it was trained on; next to them there is more to learn from it (data
+    augmentation of TinyBERT, Jiao et al. 2020, arXiv 1909.10351, here without a language model).
+
+    >>> perturbed((("a quiet and very fine film that stays with you for days",),), copies=2)
+    """
+    drawn = random.Random(seed)
+    words = [word for each in texts for text in each for word in text.split()]
+
+    def change(text: str) -> str:
+        kept = [word for word in text.split() if drawn.random() >= LEFT_OUT]
+        return " ".join(drawn.choice(words) if drawn.random() < EXCHANGED else word for word in kept)
+
+    return tuple(tuple(map(change, each)) for _ in range(copies) for each in texts)
