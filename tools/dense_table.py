@@ -22,6 +22,7 @@ HEADINGS = (
     "its size",
     "training examples at hand",
     "own teaching set",
+    "held-out part: its teacher, itself",
 )
 
 
@@ -40,13 +41,15 @@ def _rows(card: dict[str, Any]) -> list[tuple[str, ...]]:
     part = f"{data['available']:,}"
     if data["available"] < data["official"]:
         part += f" of {data['official']:,}"
+    metric = TASKS[card["task"]].metrics[0]
+    taught = [each["held_out"][metric] for each in (*card.get("teachers", ()), card)]
+    pair = ", ".join(f"{100 * value:.1f}" for value in taught) if len(taught) > 1 else ""
     rows = []
     for split, found in card["dev"].items():
-        metric = TASKS[card["task"]].metrics[0]
         name = card["task"] + (", mismatched" if split == "validation_mismatched" else "")
         value, low, high = (f"{100 * found[metric][key]:.1f}" for key in ("value", "low", "high"))
         own = f"{100 * teaching[metric]['value']:.1f}" if teaching else ""
-        rows.append((name, metric, f"{value} ({low} to {high})", f"{found['n']:,}", part, own))
+        rows.append((name, metric, f"{value} ({low} to {high})", f"{found['n']:,}", part, own, pair))
     return rows
 
 
