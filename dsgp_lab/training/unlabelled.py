@@ -53,7 +53,9 @@ def perturbed(texts: Texts, copies: int, seed: int = 0) -> Texts:
     A model is certain of the texts that it was trained on; next to them there is more to learn from it (data
     augmentation of TinyBERT, Jiao et al. 2020, arXiv 1909.10351, here without a language model).
 
-    >>> perturbed((("a quiet and very fine film that stays with you for days",),), copies=2)
+    >>> copies = perturbed((("a quiet and very fine film that stays with you for days",),), copies=2)
+    >>> copies[1]
+    ('a quiet and very stays film that stays with you for',)
     """
     drawn = random.Random(seed)
     words = [word for each in texts for text in each for word in text.split()]
