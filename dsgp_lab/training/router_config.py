@@ -30,10 +30,11 @@ class RouterConfig:
     Weights are trained through the adapter of the model they start from (``update="low-rank"``), or whole
     matrices are, and the nearest change of ``rank`` is kept (``"full"``; use a learning rate near 1e-4).
     ``inputs_of`` names tasks, with commas, whose training texts are added without their labels, until there
-    are as many inputs as the steps use: the dense model says what their outputs should be. ``start_from`` is
-    the folder of a router's checkpoint of the same regime to go on from: a static twin's makes a router that
-    begins as that twin. With ``rank_by_task``, a router of all tasks first learns each task's own static
-    ranking of the units from its inputs.
+    are as many inputs as the steps use: the dense model says what their outputs should be. Before them come
+    ``perturbed`` copies of each of the task's own texts, with words left out or exchanged at random.
+    ``start_from`` is the folder of a router's checkpoint of the same regime to go on from: a static twin's
+    makes a router that begins as that twin. With ``rank_by_task``, a router of all tasks first learns each
+    task's own static ranking of the units from its inputs.
     """
 
     task: str
