@@ -138,7 +138,8 @@ def test_real_cells(sst2: Lab, trained: Path, tmp_path: Path, monkeypatch: pytes
     """Cells of every kind of method on the embedded model, against the engine itself."""
     monkeypatch.setenv("DSGP_GLUE_DIR", str(tmp_path / "none"))
     wanted = ("dense", "random", "static_fisher", "twin", "router", "mismatched", "cascade", "oracle_signed")
-    cells = plan_cells(["sst2"], ["frozen"], wanted, keeps=(0.5,), limit=24, root=trained, say=silent)
+    keep = 0.4  # at 0.5 the threshold of the cascade is the margin of one of these texts, a tie
+    cells = plan_cells(["sst2"], ["frozen"], wanted, keeps=(keep,), limit=24, root=trained, say=silent)
     done = {result.cell.method: result for result in map(run_cell, cells)}
     every = load_teaching("sst2")
     router = Router.load(trained_folder("sst2", "frozen", root=trained) / ROUTER)
@@ -153,9 +154,9 @@ def test_real_cells(sst2: Lab, trained: Path, tmp_path: Path, monkeypatch: pytes
         assert result.metrics["accuracy"] == (table["prediction"] == table["label"]).mean()
         assert result.record["source"] == "teaching"
         if name in ("random", "static_fisher", "oracle_signed"):
-            assert (table["share"] <= 0.5 + 1e-6).all()
+            assert (table["share"] <= keep + 1e-6).all()
         if name == "router":
-            run = predict_pruned(sst2.subnetwork, sst2.tokenizer, examples, router, 0.5)
+            run = predict_pruned(sst2.subnetwork, sst2.tokenizer, examples, router, keep)
             assert torch.allclose(logits, run.logits, atol=1e-5)
             assert table["tokens"].tolist() == run.lengths.tolist()
     assert done["dense"].predictions["share"].eq(1).all()
