@@ -230,21 +230,30 @@ def sweep(
 def results(
     as_json: AsJson = False,
     source: Annotated[
-        Path | None, typer.Option("--from", help="A sweep's folder instead of the project's table.")
+        Path | None,
+        typer.Option("--from", help="A sweep's folder, or published predictions, not the project's table."),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Make it the project's table.")] = False,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Keep the project's table but for the tasks and regimes of --from."),
+    ] = False,
 ) -> None:
     """Print the results table, or make it from a sweep."""
     import json
     from functools import partial
 
-    from dsgp_lab.evaluate.results_table import Results
+    from dsgp_lab.evaluate.results_table import Results, results_folder
 
-    if source is None and write:
+    if source is None and (write or update):
+        given = "--write" if write else "--update"
         raise LabError(
-            got="--write without --from", allowed="both", hint="add --from and the folder of a sweep"
+            got=f"{given} without --from", allowed="both", hint="add --from and the folder of a sweep"
         )
-    table = Results.load() if source is None else Results.of(source, partial(typer.echo, err=True))
+    if source is None:
+        table = Results.load()
+    else:
+        table = Results.of(source, partial(typer.echo, err=True), results_folder() if update else None)
     if write:
         typer.echo(f"Written to {table.write()}.", err=True)
     typer.echo(json.dumps(table.records(), indent=2) if as_json else str(table))

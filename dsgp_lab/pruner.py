@@ -213,7 +213,10 @@ class DynamicPruner:
     def _planner(self, router: Router | Settled, keep: float) -> Planner:
         """The planner of a budget, whose folded weights are kept for the next input."""
         if self._planned is None or self._planned[0] != keep:
-            made = router.at(keep).planner() if isinstance(router, Settled) else Planner(router, keep)
+            if isinstance(router, Settled):
+                made = router.at(keep).planner(self.subnetwork.packed)
+            else:
+                made = Planner(router, keep)
             self._planned = keep, made
         return self._planned[1]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dsgp_lab.devices import now
 from dsgp_lab.mask import Mask
+from dsgp_lab.packed import LayerSelection, PackedLayer
 from dsgp_lab.router import Router
 from dsgp_lab.runs import Kept
 from dsgp_lab.together import Tokens
@@ -33,7 +34,8 @@ class Planner:
     """A router's decisions under one budget, for one input at a time: the `Decide` of a `SubNetwork`.
 
     `budget` is the router's own input, if not what its calibration gives for `keep`; `settled` has the layers
-    that are decided beforehand (see `settled`), where the router is not asked.
+    that are decided beforehand (see `settled`), where the router is not asked. With `packed`, the layers of
+    the `SubNetwork` that it is for, what these run is copied together here, not selected in every run.
     The budget and the standardisation are folded into the weights once, so that a decision is two small
     products. At batch 1 the number of operations counts, not their size: pooling is one product, and the
     comparison with 0 is Python's. Decisions are made in float32, on the device of what the model runs on.
@@ -42,7 +44,12 @@ class Planner:
 
     @torch.no_grad()
     def __init__(
-        self, router: Router, keep: float, budget: float | None = None, settled: Settlements = ()
+        self,
+        router: Router,
+        keep: float,
+        budget: float | None = None,
+        settled: Settlements = (),
+        packed: Sequence[PackedLayer] = (),
     ) -> None:
         shape, budget = router.shape, router.calibrated(keep) if budget is None else budget
         self.kind, self.num_heads = shape.kind, shape.num_heads
@@ -63,12 +70,21 @@ class Planner:
             if kept is not None:
                 self._decided[layer], self._asked[layer] = kept, False
                 self._logits[layer] = [CERTAIN if keep else -CERTAIN for keep in kept[0] + kept[1]]
+        self._selected: list[LayerSelection | None] = [None] * shape.num_layers
+        for layer, (part, kept) in enumerate(zip(packed, settled, strict=False)):
+            self._selected[layer] = None if kept is None else part.cut(*kept)
 
-    def __call__(self, layer: int, rows: Tensor) -> tuple[Kept, Kept]:
-        """Which heads and which blocks of a layer run, from its input [tokens, hidden]."""
-        start = now(rows.device)
+    def __call__(self, layer: int, rows: Tensor) -> tuple[Kept, Kept] | LayerSelection:
+        """Which heads and which blocks of a layer run, from its input [tokens, hidden].
+
+        For a layer that is decided beforehand, with `packed`, what it runs.
+        """
         if layer == 0:
             self.seconds = 0.0
+        selected = self._selected[layer]
+        if selected is not None:
+            return selected
+        start = now(rows.device)
         if self._asked[layer]:
             self._decided[layer] = self._decision(layer, self._pool(rows))
         elif self.kind == "oneshot" and layer == 0:

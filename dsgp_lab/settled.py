@@ -23,6 +23,7 @@ from dsgp_lab.cost import CostModel
 from dsgp_lab.errors import LabError
 from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
+from dsgp_lab.packed import PackedLayer
 from dsgp_lab.plan import check_keep
 from dsgp_lab.report import Report, Reported
 from dsgp_lab.router import Router
@@ -127,9 +128,12 @@ class Settled(Reported):
             )
         return self
 
-    def planner(self) -> Planner:
-        """The plan of single inputs, for `SubNetwork.run`."""
-        return Planner(self.router, self.keep, self.budget, self.layers)
+    def planner(self, packed: Sequence[PackedLayer] = ()) -> Planner:
+        """The plan of single inputs, for `SubNetwork.run`.
+
+        With that network's `packed` the weights of the settled layers are copied together now, once.
+        """
+        return Planner(self.router, self.keep, self.budget, self.layers, packed)
 
     def batch_planner(self) -> BatchPlanner:
         """The plan of batches, for `run_together`."""

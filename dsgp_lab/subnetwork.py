@@ -41,8 +41,9 @@ FEW_PIECES = 2
 
 _VERSION = attrgetter("_version")
 
-Decide = Callable[[int, Tensor], tuple[Kept, Kept]]
-"""A plan made on the way: (layer, its input [tokens, hidden]) -> which heads and which blocks of it run."""
+Decide = Callable[[int, Tensor], tuple[Kept, Kept] | LayerSelection]
+"""A plan made on the way: (layer, its input [tokens, hidden]) -> which heads and which blocks of it run, or
+their weights as `PackedLayer.select` gives them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +161,8 @@ class SubNetwork:
         rows = hidden.reshape(batch * tokens, width)
         rows = rows if real is None else real.gather(rows)
         for layer, packed in enumerate(self.packed):
-            kept = packed.select(*plan(layer, rows)) if callable(plan) else plan[layer]
+            decided = plan(layer, rows) if callable(plan) else plan[layer]
+            kept = decided if isinstance(decided, LayerSelection) else packed.select(*decided)
             rows = self._attention(packed, rows, kept.attention, batch, real)
             rows = self._ffn(packed, rows, kept.ffn)
         rows = rows if real is None else real.scatter(rows)

@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, matthews_corrcoef
 from dsgp_lab import LabError, cli
 from dsgp_lab.evaluate.cell import Cell, CellResult
 from dsgp_lab.evaluate.paired import BATCH, mcnemar, paired_difference, percentile_interval, resampled_metric
+from dsgp_lab.evaluate.published import PREDICTIONS
 from dsgp_lab.evaluate.results_report import readme
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE, RECORD_KEYS, average, current_cells, table_of
 from dsgp_lab.evaluate.results_table import AVERAGES, README, ROWS, Results, write_results
@@ -379,7 +380,7 @@ def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_results_are_written_and_read(swept: Path, tmp_path: Path) -> None:
     made = write_results(swept, say=silent)
     home = tmp_path / "data" / "results"
-    assert sorted(path.name for path in home.iterdir()) == sorted([ROWS, AVERAGES, README])
+    assert sorted(path.name for path in home.iterdir()) == sorted([ROWS, AVERAGES, README, PREDICTIONS])
     contents = {path.name: path.read_bytes() for path in home.iterdir()}
     read = Results.load()
     assert read.rows.equals(made.rows)

@@ -76,7 +76,7 @@ def measure_steps(
         planners: dict[str, Planner] = {}
         scorers = {method: lab.scorer(method) for method in methods}
         if settled is not None:
-            scorers[SETTLED], planners[SETTLED] = settled.router, settled.planner()
+            scorers[SETTLED], planners[SETTLED] = settled.router, settled.planner(lab.subnetwork.packed)
             times[SETTLED] = []
         watched, layers = copy(lab.subnetwork), [_WatchedLayer(layer) for layer in lab.subnetwork.packed]
         watched.packed = cast("tuple[PackedLayer, ...]", tuple(layers))
@@ -87,6 +87,8 @@ def measure_steps(
                 lab.subnetwork.dense(each)
                 dense.append(time.perf_counter() - start)
                 for method, scorer in scorers.items():
+                    for layer in layers:
+                        layer.seconds = 0.0  # one that is decided beforehand is not selected
                     marks = [time.perf_counter()]
                     if isinstance(scorer, Router):
                         planner = planners.setdefault(method, Planner(scorer, keep))

@@ -127,7 +127,7 @@ def _add_dynamic(made: Variants, lab: Lab, inputs: BenchInputs, router: Router, 
 
 
 def _add_settled(made: Variants, lab: Lab, inputs: BenchInputs, settled: Settled) -> None:
-    single, several = settled.planner(), settled.batch_planner()
+    single, several = settled.planner(lab.subnetwork.packed), settled.batch_planner()
     share = routed_share(lab, settled, single if inputs.batch == 1 else several, inputs)
     priced = ", heads priced" if settled.head_price else ""
     name = f"{dynamic_name(settled.keep)}, settled{priced}"

@@ -68,7 +68,7 @@ def read_cell(path: Path) -> CellResult:
         if key_of(configuration) != path.stem:
             raise ValueError("another cell's name")
         if written == FORMAT:
-            cell = _cell(configuration, record["root"])
+            cell = cell_of(configuration, record["root"])
             return CellResult(cell, table.to_pandas(), record.pop("metrics"), record)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         reason = "which does not exist" if not path.exists() else f"which cannot be read ({_short(error)})"
@@ -184,7 +184,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _cell(configuration: dict[str, Any], root: str | None) -> Cell:
+def cell_of(configuration: dict[str, Any], root: str | None) -> Cell:
+    """The cell that a configuration is one of; KeyError or LabError for one that no cell has."""
     names = ("task", "regime", "method", "keep", "seed", "split", "limit")
     return Cell(**{name: configuration[name] for name in names}, root=None if root is None else Path(root))
 

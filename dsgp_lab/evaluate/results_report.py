@@ -108,6 +108,10 @@ over tasks. Values, losses and gains are in points of 100. Made by
 
 on {" and ".join(machines)}. `dsgp-lab results` prints these tables, with `--json` the rows.
 
+`predictions.parquet` has what was predicted for every example, without the texts, by the cells swept since it
+is kept: `dsgp-lab results --from data/results/predictions.parquet` computes their rows, intervals and tests
+again, and with `--update` a later sweep takes the place of what it has swept anew.
+
 | column | what it holds |
 | --- | --- |
 | `keep`, `macs` | the budget, and the mean share of the dense encoder's multiply-accumulates that ran |

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsgp_lab.errors import LabError, shown_path
+from dsgp_lab.evaluate.cell import CellResult
 from dsgp_lab.evaluate.cell_files import RECORD, read_cells
 from dsgp_lab.evaluate.methods import DENSE
+from dsgp_lab.evaluate.published import PREDICTIONS, read_published, write_published
 from dsgp_lab.evaluate.results_report import average_report, knowledge_report, readme, reports, task_report
 from dsgp_lab.evaluate.results_rows import RECORD_KEYS, average, current_cells, table_of
+from dsgp_lab.evaluate.results_update import joined, updated
 from dsgp_lab.report import Report
 from dsgp_lab.tasks import data_folder
 from dsgp_lab.whole_files import make_folder, whole_file, write_text
@@ -28,24 +31,40 @@ class Results:
     """A results table.
 
     rows: one a cell, columns as `table_of` says, values and losses in points of 100; averages: one for each
-    regime, method and budget, as `average` says; machines: where the cells were made.
+    regime, method and budget, as `average` says; machines: where the cells were made; cells: those that the
+    rows were made from, if they were not read from a table.
     """
 
     rows: pd.DataFrame
     averages: pd.DataFrame
     machines: tuple[str, ...]
+    cells: tuple[CellResult, ...] = ()
 
     @staticmethod
-    def of(folder: Path | str, say: Callable[[str], None] = print) -> Results:
-        """Judge all cells of a sweep's folder.
+    def of(
+        source: Path | str, say: Callable[[str], None] = print, update: Path | str | None = None
+    ) -> Results:
+        """Judge all cells of a sweep's folder, or of a file of published predictions.
+
+        With `update`, the folder of a table, cells of the tasks and regimes that `source` has take the place
+        of that table's; the others are judged from its published predictions, and regimes that it has no
+        predictions of are kept as they are.
 
         Raises:
             LabError: no cells, damaged ones, or cells that do not belong into one table.
         """
-        cells = current_cells(read_cells(Path(folder)), say)
+        path = Path(source)
+        cells = current_cells(read_published(path) if path.is_file() else read_cells(path), say)
+        before = None if update is None else Results.load(update)
+        if update is not None and (Path(update) / PREDICTIONS).exists():
+            cells = current_cells(joined(cells, read_published(Path(update) / PREDICTIONS)), say)
         rows, draws = table_of(cells)
-        machines = tuple(sorted({cell.record["machine"] for cell in cells}))
-        return Results(rows, average(rows, draws), machines)
+        means = average(rows, draws)
+        machines = {cell.record["machine"] for cell in cells}
+        if before is not None:
+            rows, means = updated((before.rows, before.averages), (rows, means))
+            machines |= set(before.machines)
+        return Results(rows, means, tuple(sorted(machines)), tuple(cells))
 
     @staticmethod
     def load(folder: Path | str | None = None) -> Results:
@@ -73,14 +92,16 @@ class Results:
         return Results(_frame(rows), _frame(averages), tuple(machines))
 
     def write(self, folder: Path | str | None = None) -> Path:
-        """Write the tables and their README into a folder (default: data/results) and return it.
+        """Write tables, README and predictions into a folder (default: data/results) and return it.
 
-        The same results give the same bytes.
+        The same results give the same bytes. Results that were read from a table leave its predictions.
         """
         home = results_folder() if folder is None else Path(folder)
         make_folder(home)
         _write_table(self.rows, home / ROWS, {"machines": self.machines})
         _write_table(self.averages, home / AVERAGES, {})
+        if self.cells:
+            write_published(self.cells, home / PREDICTIONS)
         write_text(home / README, readme(self.rows, self.averages, self.machines))
         return home
 
@@ -127,10 +148,10 @@ def results_folder() -> Path:
 
 
 def write_results(
-    folder: Path | str, target: Path | str | None = None, say: Callable[[str], None] = print
+    source: Path | str, target: Path | str | None = None, say: Callable[[str], None] = print
 ) -> Results:
     """Make the results table from a sweep's folder and write it, by default to data/results."""
-    results = Results.of(folder, say)
+    results = Results.of(source, say)
     results.write(target)
     return results
 
