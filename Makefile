@@ -61,10 +61,10 @@ results: $(READY) ## recompute data/results from the checkpoints (hours; needs G
 	$(VENV)/bin/dsgp-lab results --from runs/results --write
 	@$(MAKE) --no-print-directory checksums
 
-seeds: $(READY) ## train static twins under two more seeds and sweep them (SEED_TASKS=cola,rte; needs GLUE)
-	$(PY) tools/train_seeds.py --tasks $(SEED_TASKS) --runs adaptive_twin --seeds 1,2
+seeds: $(READY) ## train routers and static twins under two more seeds, sweep them (SEED_TASKS=cola,rte; needs GLUE)
+	$(PY) tools/train_seeds.py --tasks $(SEED_TASKS) --runs adaptive,adaptive_twin --seeds 1,2
 	for seed in 1 2; do $(VENV)/bin/dsgp-lab sweep --root runs/seed$$seed --seeds $$seed --tasks $(SEED_TASKS) \
-		--regimes adaptive --methods twin,cascade,cascade_by_lot --out runs/results --workers 2 || exit 1; done
+		--regimes adaptive --methods twin,router,mismatched,cascade,cascade_by_lot --out runs/results --workers 2 || exit 1; done
 
 joint: $(READY) ## train regime joint and sweep it (JOINT_TASKS=cola,rte; needs GLUE)
 	$(PY) tools/train_seeds.py --tasks $(JOINT_TASKS) --runs joint,joint_twin --seeds 0

@@ -15,9 +15,11 @@ from dsgp_lab.cost_table import CostTable, Machine
 from dsgp_lab.evaluate.pruned import predict_pruned
 from dsgp_lab.latency_budget import LatencyBudget
 from dsgp_lab.mask import Mask
+from dsgp_lab.packed import LayerSelection, PackedLayer
 from dsgp_lab.pruner import DynamicPruner
 from dsgp_lab.router import Router, RouterShape
 from dsgp_lab.router_planner import Planner
+from dsgp_lab.runs import Kept
 from dsgp_lab.sensitivity import lengths
 from dsgp_lab.settled import Settled, run_shares, settle
 from dsgp_lab.subnetwork import SubNetwork
@@ -106,6 +108,29 @@ def test_single_inputs_run_as_in_a_batch() -> None:
         assert 0 < own < ROUTER.macs(cost, length)
         dense, real = int(cost.dense(torch.tensor([length]))), torch.tensor([length])
         assert float(shares[row]) == pytest.approx((int(cost.masked(single.mask, real)) + own) / dense)
+
+
+def test_settled_layers_are_selected_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the network's layers, a planner has them cut beforehand, and the runs give the same."""
+    every = [Settled.fit(TOY, ROUTER, BATCHES, 0.5, step / 50) for step in range(25)]
+    settled = next(each for each in every if each.asked < TOY.anatomy.num_layers)
+    plain, ready = settled.planner(), settled.planner(TOY.packed)
+    selected: list[int] = []
+    select = PackedLayer.select
+
+    def watched(layer: PackedLayer, heads: Kept, blocks: Kept) -> LayerSelection:
+        selected.append(next(i for i, each in enumerate(TOY.packed) if each is layer))
+        return select(layer, heads, blocks)
+
+    monkeypatch.setattr(PackedLayer, "select", watched)
+    for row in range(3):
+        alone = {name: values[row : row + 1] for name, values in BATCHES[0].items()}
+        expected = TOY.run(alone, plain)
+        selected.clear()
+        torch.testing.assert_close(TOY.run(alone, ready), expected, atol=1e-5, rtol=0)
+        assert selected == [i for i, layer in enumerate(settled.layers) if layer is None]
+        assert torch.equal(ready.mask.heads, plain.mask.heads)
+        assert ready.seconds > 0
 
 
 def test_layers_are_settled_by_how_often_they_differ() -> None:

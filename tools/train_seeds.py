@@ -1,6 +1,6 @@
 """Train checkpoints again under other seeds, by the commands in their cards, for a sweep with `--root`.
 
-    python tools/train_seeds.py --tasks rte,mrpc --runs adaptive_twin --seeds 1,2
+    python tools/train_seeds.py --tasks rte,mrpc --runs adaptive,adaptive_twin --seeds 1,2
     python tools/train_seeds.py --tasks cola,rte --runs joint,joint_twin --seeds 0
 
 The regime joint has no cards here: its runs are those of adaptive, with the same budget for every input.
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     """Train all that is asked for and not there yet; returns 0, or the code of the first that failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", default="cola,mrpc,stsb,rte")
-    parser.add_argument("--runs", default="adaptive_twin", help="folders in data/checkpoints/TASK")
+    parser.add_argument("--runs", default="adaptive,adaptive_twin", help="folders in data/checkpoints/TASK")
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--root", type=Path, default=Path("runs"))
     chosen = parser.parse_args(arguments)
