@@ -16,7 +16,7 @@ from dsgp_lab.evaluate.cell import Cell, CellResult
 from dsgp_lab.evaluate.cell_files import cell_path, write_cell
 from dsgp_lab.evaluate.published import PREDICTIONS, read_published, write_published
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE, table_of
-from dsgp_lab.evaluate.results_table import Results, results_folder, write_results
+from dsgp_lab.evaluate.results_table import README, Results, results_folder, write_results
 from dsgp_lab.regimes import Regime, trained_folder
 from dsgp_lab.tasks import get_task, metrics
 
@@ -107,6 +107,9 @@ def test_an_update_is_what_a_whole_sweep_would_give(project: Path) -> None:
     assert not rows_of(made, "sst2", "adaptive").equals(rows_of(old, "sst2", "adaptive"))
     assert rows_of(made, "sst2", "frozen").equals(rows_of(old, "sst2", "frozen"))
     assert len(made.cells) == len(every)
+    for table in (made, Results.load()):  # one with cells, one that leaves the predictions as they are
+        text = (table.write() / README).read_text("utf-8")
+        assert "by the dense checkpoints\nand in regime frozen, adaptive. From it" in text
 
 
 def test_regimes_without_predictions_are_kept_as_they_are(project: Path) -> None:

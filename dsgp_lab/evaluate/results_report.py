@@ -93,8 +93,13 @@ def _by_budget(title: str, table: pd.DataFrame, note: str) -> Report:
     return Report(title, tuple(lines), header, (note,))
 
 
-def readme(rows: pd.DataFrame, averages: pd.DataFrame, machines: Sequence[str]) -> str:
-    """The README of data/results: what the files hold, how they were made, all tables."""
+def readme(
+    rows: pd.DataFrame, averages: pd.DataFrame, machines: Sequence[str], predicted: Sequence[str] = ()
+) -> str:
+    """The README of data/results: what the files hold, how they were made, all tables.
+
+    `predicted` names the regimes whose predictions are published beside the tables.
+    """
     tables = "\n\n".join(report.markdown() for report in reports(rows, averages))
     return f"""# Results
 
@@ -107,11 +112,7 @@ over tasks. Values, losses and gains are in points of 100. Made by
     dsgp-lab results --from runs/sweep --write
 
 on {" and ".join(machines)}. `dsgp-lab results` prints these tables, with `--json` the rows.
-
-`predictions.parquet` has what was predicted for every example, without the texts, by the cells swept since it
-is kept: `dsgp-lab results --from data/results/predictions.parquet` computes their rows, intervals and tests
-again, and with `--update` a later sweep takes the place of what it has swept anew.
-
+{_predicted(predicted)}
 | column | what it holds |
 | --- | --- |
 | `keep`, `macs` | the budget, and the mean share of the dense encoder's multiply-accumulates that ran |
@@ -130,6 +131,16 @@ instrument, not a competitor.
 {chr(10).join(f"| `{name}` | {text} |" for name, text in METHODS.items() if name in set(rows["method"]))}
 
 {tables}
+"""
+
+
+def _predicted(regimes: Sequence[str]) -> str:
+    if not regimes:
+        return ""
+    return f"""
+`predictions.parquet` has what was predicted for every example, without the texts, by the dense checkpoints
+and in regime {", ".join(regimes)}. From it `dsgp-lab results --from data/results/predictions.parquet`
+computes these rows, intervals and tests again. With `--update` a later sweep replaces what it swept anew.
 """
 
 

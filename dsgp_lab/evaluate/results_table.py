@@ -15,7 +15,7 @@ from dsgp_lab.evaluate.methods import DENSE
 from dsgp_lab.evaluate.published import PREDICTIONS, read_published, write_published
 from dsgp_lab.evaluate.results_report import average_report, knowledge_report, readme, reports, task_report
 from dsgp_lab.evaluate.results_rows import RECORD_KEYS, average, current_cells, table_of
-from dsgp_lab.evaluate.results_update import joined, updated
+from dsgp_lab.evaluate.results_update import BASE, joined, updated
 from dsgp_lab.report import Report
 from dsgp_lab.tasks import data_folder
 from dsgp_lab.whole_files import make_folder, whole_file, write_text
@@ -100,9 +100,14 @@ class Results:
         make_folder(home)
         _write_table(self.rows, home / ROWS, {"machines": self.machines})
         _write_table(self.averages, home / AVERAGES, {})
-        if self.cells:
-            write_published(self.cells, home / PREDICTIONS)
-        write_text(home / README, readme(self.rows, self.averages, self.machines))
+        cells = self.cells
+        if cells:
+            write_published(cells, home / PREDICTIONS)
+        elif (home / PREDICTIONS).exists():
+            cells = tuple(read_published(home / PREDICTIONS))
+        pruned = {each.cell.regime for each in cells if (each.cell.regime, each.cell.method) != BASE}
+        predicted = [regime for regime in dict.fromkeys(self.rows["regime"]) if regime in pruned]
+        write_text(home / README, readme(self.rows, self.averages, self.machines, predicted))
         return home
 
     def records(self) -> list[dict[str, Any]]:
