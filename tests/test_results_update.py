@@ -132,6 +132,23 @@ def test_regimes_without_predictions_are_kept_as_they_are(project: Path) -> None
     assert Results.load().rows.equals(made.rows)
 
 
+def test_rows_that_get_lost_are_named(project: Path) -> None:
+    old = write_results(
+        swept(project / "old", [c for t in ("sst2", "mnli") for c in cells_of(t)]), say=silent
+    )
+    said: list[str] = []
+    again = [cell for cell in cells_of("sst2", ("adaptive",)) if cell.method != "twin"]
+    made = Results.of(swept(project / "new", again), said.append, results_folder())
+    assert len(made.rows) == len(old.rows) - 1
+    assert [line for line in said if "not in the new one" in line] == [
+        "Rows of the old table that are not in the new one: sst2 adaptive twin."
+        " Sweep these too, if they are to stay."
+    ]
+    said.clear()
+    Results.of(swept(project / "whole", cells_of("sst2", ("adaptive",))), said.append, results_folder())
+    assert not [line for line in said if "not in the new one" in line]
+
+
 def test_a_table_that_would_lack_a_task_is_refused(project: Path) -> None:
     write_results(swept(project / "old", [c for t in ("sst2", "mnli") for c in cells_of(t)]), say=silent)
     (results_folder() / PREDICTIONS).unlink()

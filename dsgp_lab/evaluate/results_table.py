@@ -15,7 +15,7 @@ from dsgp_lab.evaluate.methods import DENSE
 from dsgp_lab.evaluate.published import PREDICTIONS, read_published, write_published
 from dsgp_lab.evaluate.results_report import average_report, knowledge_report, readme, reports, task_report
 from dsgp_lab.evaluate.results_rows import RECORD_KEYS, average, current_cells, table_of
-from dsgp_lab.evaluate.results_update import BASE, joined, updated
+from dsgp_lab.evaluate.results_update import BASE, joined, updated, without_successor
 from dsgp_lab.report import Report
 from dsgp_lab.tasks import data_folder
 from dsgp_lab.whole_files import make_folder, whole_file, write_text
@@ -48,7 +48,7 @@ class Results:
 
         With `update`, the folder of a table, cells of the tasks and regimes that `source` has take the place
         of that table's; the others are judged from its published predictions, and regimes that it has no
-        predictions of are kept as they are.
+        predictions of are kept as they are. Rows that get lost by that are named.
 
         Raises:
             LabError: no cells, damaged ones, or cells that do not belong into one table.
@@ -64,6 +64,8 @@ class Results:
         if before is not None:
             rows, means = updated((before.rows, before.averages), (rows, means))
             machines |= set(before.machines)
+            if lost := without_successor(before.rows, rows):
+                say(lost)
         return Results(rows, means, tuple(sorted(machines)), tuple(cells))
 
     @staticmethod

@@ -71,8 +71,25 @@ def updated(
     return every, both.iloc[order].reset_index(drop=True)
 
 
+def without_successor(old: pd.DataFrame, new: pd.DataFrame) -> str | None:
+    """A sentence on rows of an old table that a new one has not, for example methods that were not swept."""
+    columns = ["task", "regime", "method", "keep", "seed"]
+    there = set(new[columns].itertuples(index=False, name=None))
+    lost = [row for row in old[columns].itertuples(index=False, name=None) if row not in there]
+    if not lost:
+        return None
+    names = dict.fromkeys(f"{task} {regime} {method}" for task, regime, method, _, _ in lost)
+    shown = ", ".join(list(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return (
+        f"Rows of the old table that are not in the new one: {shown}. Sweep these too, if they are to stay."
+    )
+
+
 PLACE = ("task", "split", "regime", "method", "keep", "seed")
 """Columns by which rows are sorted."""
+
+SHOWN = 6
+"""How many of the methods that are lost are named."""
 
 
 def _ranks(column: pd.Series) -> pd.Series:
