@@ -179,6 +179,11 @@ def test_predictions_that_cannot_be_read(project: Path) -> None:
         path.write_bytes(spoiled)
         with pytest.raises(LabError, match="which cannot be read"):
             read_published(path)
+    dense = fake_run(cells_of("sst2")[0])
+    older = dense.record | {"configuration": dense.record["configuration"] | {"format": 1}}
+    write_published([replace(dense, record=older)], path)
+    with pytest.raises(LabError, match="cells of another format than 2"):
+        read_published(path)
 
 
 def test_the_command_updates(

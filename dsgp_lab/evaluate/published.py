@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dsgp_lab.errors import LabError
-from dsgp_lab.evaluate.cell import Cell, CellResult
+from dsgp_lab.evaluate.cell import FORMAT, Cell, CellResult
 from dsgp_lab.evaluate.cell_files import RECORD, cell_of
 from dsgp_lab.whole_files import whole_file
 
@@ -71,6 +71,8 @@ def read_published(path: Path) -> list[CellResult]:
         found, examples = [], pd.DataFrame()
         for row in table.to_pylist():
             record = json.loads(row["record"])
+            if record["configuration"]["format"] != FORMAT:
+                raise ValueError(f"cells of another format than {FORMAT}")
             if row["label"] is not None:
                 examples = pd.DataFrame({"idx": row["idx"], "label": row["label"]})
             predictions = examples.assign(prediction=row["prediction"], share=row["share"])

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 BASE = ("frozen", DENSE)
 """Regime and method of the cell that all others of its task are compared with: every sweep has it."""
 
+PLACE = ("task", "split", "regime", "method", "keep", "seed")
+"""Columns by which rows are sorted."""
+
+SHOWN = 6
+"""How many of the methods that are lost are named."""
+
 
 def joined(new: Sequence[CellResult], published: Sequence[CellResult]) -> list[CellResult]:
     """New cells, and the published ones of the tasks and regimes that no new one is of.
@@ -83,13 +89,6 @@ def without_successor(old: pd.DataFrame, new: pd.DataFrame) -> str | None:
     return (
         f"Rows of the old table that are not in the new one: {shown}. Sweep these too, if they are to stay."
     )
-
-
-PLACE = ("task", "split", "regime", "method", "keep", "seed")
-"""Columns by which rows are sorted."""
-
-SHOWN = 6
-"""How many of the methods that are lost are named."""
 
 
 def _ranks(column: pd.Series) -> pd.Series:
