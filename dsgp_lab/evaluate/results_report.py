@@ -10,6 +10,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, OTHER_TASK, ROUTER_METHOD, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
+from dsgp_lab.evaluate.seed_spread import seed_spreads
 from dsgp_lab.regimes import REGIMES
 from dsgp_lab.report import Report
 
@@ -22,7 +23,7 @@ KNOWLEDGE = ("static_fisher", TWIN, ROUTER_METHOD, "oracle_first_order", "oracle
 
 
 def reports(rows: pd.DataFrame, averages: pd.DataFrame) -> tuple[Report, ...]:
-    """The dense values, then for each regime: losses at each budget, and the router against its rivals."""
+    """The dense values, then for each regime: losses at each budget, the router's rivals, several seeds."""
     made = [_dense_report(rows)]
     for regime in (regime for regime in REGIMES if regime in set(rows["regime"])):
         mine, means = rows[rows["regime"] == regime], averages[averages["regime"] == regime]
@@ -30,6 +31,7 @@ def reports(rows: pd.DataFrame, averages: pd.DataFrame) -> tuple[Report, ...]:
         made += [_loss_report(mine, means, regime, keep) for keep in keeps]
         if ROUTER_METHOD in set(mine["method"]):
             made.append(_router_report(mine, means, regime))
+        made += [spread.report() for spread in seed_spreads(rows, averages, regime)]
     return tuple(made)
 
 
@@ -122,9 +124,9 @@ on {" and ".join(machines)}. `dsgp-lab results` prints these tables, with `--jso
 | `gain_twin` and so on | value minus that of these methods; `_low`, `_high`: 95 % interval |
 | `n`, `split`, `limit` | examples; where they come from; how many were drawn, if not all |
 
-Intervals and tests speak of the choice of examples, not of the seed of training, and are not corrected for
-their number. An oracle looks at the whole model's run first, and its cost is not counted: it is an
-instrument, not a competitor.
+Intervals and tests speak of the choice of examples, not of the seed of training (tables *by seed* do, where
+there are several), and are not corrected for their number. An oracle looks at the whole model's run first,
+and its cost is not counted: it is an instrument, not a competitor.
 
 | method | what it is |
 | --- | --- |

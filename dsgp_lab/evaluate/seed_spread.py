@@ -1,0 +1,181 @@
+"""What the seed of training moves in a regime's results, beside what the choice of examples does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Literal, get_args
+
+from dsgp_lab.errors import LabError
+from dsgp_lab.evaluate.methods import CASCADE, ROUTER_METHOD, TWIN
+from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
+from dsgp_lab.report import Report, Reported
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Measure = Literal["loss", "gain_twin"]
+
+TRAINED = (ROUTER_METHOD, CASCADE, TWIN)
+"""Methods that another seed of training changes."""
+
+TITLES: dict[Measure, str] = {"loss": "points lost", "gain_twin": "points gained on the static twin"}
+
+ENDS: dict[Measure, tuple[str, str]] = {
+    "loss": ("ci_low", "ci_high"),
+    "gain_twin": ("gain_twin_low", "gain_twin_high"),
+}
+"""Columns with the ends of their intervals."""
+
+Z95 = 1.96
+"""Half a 95 % interval in standard errors."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A method's results on one task at one budget, by seed of training, in points.
+
+    examples: their standard error by the choice of examples, from the bootstrap intervals of single seeds.
+
+    >>> round(Spread("rte", "router", 0.5, (1.0, 2.0, 3.0), 2.5).seeds, 3)
+    1.0
+    """
+
+    task: str
+    method: str
+    keep: float
+    values: tuple[float, ...]
+    examples: float
+
+    @property
+    def seeds(self) -> float:
+        """Standard deviation between seeds; NaN with one."""
+        return stdev(self.values) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True, repr=False)
+class SeedSpread(Reported):
+    """How far a regime's trainings under other seeds lie apart, task by task and for the mean over tasks.
+
+    spreads: one for each method, budget and task of GLUE's average; averages: mean over tasks with the ends
+    of its interval over examples, by method and budget, where the regime has all tasks.
+    """
+
+    regime: str
+    measure: Measure
+    spreads: tuple[Spread, ...]
+    averages: dict[tuple[str, float], tuple[float, float, float]]
+
+    def typical(self, method: str, keep: float) -> float:
+        """Standard deviation between seeds: root mean square over the tasks with several of them."""
+        found = [each.seeds for each in self._of(method, keep) if len(each.values) > 1]
+        return math.sqrt(mean(each**2 for each in found)) if found else math.nan
+
+    def of_mean(self, method: str, keep: float) -> float:
+        """Standard error of the mean over tasks by the seeds of training alone, with those that were trained.
+
+        A task with one seed counts as if it varied like the others, which for larger tasks is rather too
+        much.
+        """
+        found, usual = self._of(method, keep), self.typical(method, keep)
+        parts = ((each.seeds if len(each.values) > 1 else usual) ** 2 / len(each.values) for each in found)
+        return math.sqrt(sum(parts)) / len(found) if found else math.nan
+
+    def interval(self, method: str, keep: float) -> tuple[float, float, float]:
+        """Mean over tasks and the ends of a 95 % interval over both, examples and seeds of training.
+
+        Both errors are taken as independent and normal. NaN where the regime lacks a task.
+        """
+        value, low, high = self.averages.get((method, keep), (math.nan,) * 3)
+        half = Z95 * math.hypot((high - low) / 2 / Z95, self.of_mean(method, keep))
+        return value, value - half, value + half
+
+    def report(self) -> Report:
+        """Rows: each task of each method, then the mean over tasks; a column each budget."""
+        keeps = sorted({each.keep for each in self.spreads})
+        there = {(each.method, each.task, each.keep): each for each in self.spreads}
+        rows: list[tuple[str, ...]] = []
+        for method in dict.fromkeys(each.method for each in self.spreads):
+            mine = {each.task: len(each.values) for each in self.spreads if each.method == method}
+            for task in (task for task, seeds in mine.items() if seeds > 1):
+                found = (there.get((method, task, keep)) for keep in keeps)
+                rows.append((f"{method}, {task}", str(mine[task]), *map(_shown, found)))
+            whole = [keep for keep in keeps if (method, keep) in self.averages]
+            if whole:
+                errors = {keep: f"{self.of_mean(method, keep):.2f}" for keep in whole}
+                spans = {
+                    keep: "{:.2f} [{:.2f}, {:.2f}]".format(*self._rounded(method, keep)) for keep in whole
+                }
+                for name, cells in (("mean of 8: error by seeds", errors), ("mean of 8 [95 %]", spans)):
+                    rows.append((f"{method}, {name}", "", *(cells.get(keep, "-") for keep in keeps)))
+        notes = (
+            "Tasks: standard deviation between seeds; in brackets the standard error over examples of one.",
+            "Mean of 8: its standard error by seeds alone, then with its interval over examples and seeds.",
+        )
+        header = ("", "seeds", *(f"at {keep:g}" for keep in keeps))
+        return Report(f"Regime {self.regime}: {TITLES[self.measure]}, by seed", tuple(rows), header, notes)
+
+    def _of(self, method: str, keep: float) -> list[Spread]:
+        return [each for each in self.spreads if (each.method, each.keep) == (method, keep)]
+
+    def _rounded(self, method: str, keep: float) -> tuple[float, ...]:
+        return tuple(round(each, 2) + 0.0 for each in self.interval(method, keep))  # no minus before a zero
+
+
+def seed_spread(
+    rows: pd.DataFrame, averages: pd.DataFrame, regime: str, measure: Measure = "loss"
+) -> SeedSpread:
+    """The spread between seeds in a results table's rows and averages (see `Results`).
+
+    Budgets at which a method has several seeds on no task are left out.
+
+    Raises:
+        LabError: no task of the regime has several seeds, or another measure.
+    """
+    if measure not in get_args(Measure):
+        raise LabError(
+            got=f"measure {measure!r}", allowed=", ".join(get_args(Measure)), hint="choose one of them"
+        )
+    found = [each for each in seed_spreads(rows, averages, regime) if each.measure == measure]
+    if not found:
+        known = ", ".join(dict.fromkeys(rows["regime"]))
+        raise LabError(
+            got=f"regime {regime!r}, of which no task has several seeds",
+            allowed=f"a regime trained under several; the table has {known}",
+            hint="train more with make seeds, sweep them, and pass the table of that sweep",
+        )
+    return found[0]
+
+
+def seed_spreads(rows: pd.DataFrame, averages: pd.DataFrame, regime: str) -> tuple[SeedSpread, ...]:
+    """The same for each measure of which some task has several seeds; none raises no error."""
+    mine = rows[(rows["regime"] == regime) & rows["task"].isin(GLUE_AVERAGE)]
+    whole = averages[(averages["regime"] == regime) & (averages["tasks"] == len(GLUE_AVERAGE))]
+    made = []
+    for measure in get_args(Measure):
+        low, high = ENDS[measure]
+        spreads = [
+            _spread(seeds, measure)
+            for method in TRAINED
+            for _, group in mine[mine["method"] == method].dropna(subset=[measure]).groupby("keep")
+            if group["task"].duplicated().any()
+            for _, seeds in group.groupby("task", sort=False)
+        ]
+        if spreads:
+            means = whole[["method", "keep", measure, low, high]].itertuples(index=False, name=None)
+            ends = {(name, keep): (value, start, end) for name, keep, value, start, end in means}
+            made.append(SeedSpread(regime, measure, tuple(spreads), ends))
+    return tuple(made)
+
+
+def _spread(seeds: pd.DataFrame, measure: Measure) -> Spread:
+    """Of one method's rows on one task at one budget."""
+    first, (low, high) = seeds.iloc[0], ENDS[measure]
+    error = float((seeds[high] - seeds[low]).mean()) / 2 / Z95
+    values = tuple(map(float, seeds.sort_values("seed")[measure]))
+    return Spread(str(first["task"]), str(first["method"]), float(first["keep"]), values, error)
+
+
+def _shown(spread: Spread | None) -> str:
+    return "-" if spread is None else f"{spread.seeds:.2f} ({spread.examples:.2f})"

@@ -1,0 +1,112 @@
+"""The spread between seeds: what it is made of, and what it says where seeds are missing."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from dsgp_lab import LabError
+from dsgp_lab.evaluate.results_rows import AVERAGE_COLUMNS, GLUE_AVERAGE
+from dsgp_lab.evaluate.results_table import Results
+from dsgp_lab.evaluate.seed_spread import Z95, seed_spread, seed_spreads
+
+SEEDS = {"cola": (1.0, 3.0, 5.0), "rte": (0.0, 1.0)}
+"""Losses by seed; every other task of the average has one."""
+
+
+def row(
+    task: str, seed: int, loss: float, method: str = "router", gain: float = math.nan
+) -> dict[str, object]:
+    return {
+        "task": task,
+        "regime": "adaptive",
+        "method": method,
+        "keep": 0.5,
+        "seed": seed,
+        "loss": loss,
+        "ci_low": loss - Z95,  # a standard error of one point
+        "ci_high": loss + Z95,
+        "gain_twin": gain,
+        "gain_twin_low": gain - 2 * Z95,
+        "gain_twin_high": gain + 2 * Z95,
+    }
+
+
+def table(tasks: tuple[str, ...] = GLUE_AVERAGE) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The router's rows; and their mean, whose interval has a standard error of 0.3."""
+    rows = [row(task, seed, loss) for task in tasks for seed, loss in enumerate(SEEDS.get(task, (2.0,)))]
+    mean = {"regime": "adaptive", "method": "router", "keep": 0.5, "tasks": len(tasks), "loss": 2.0}
+    ends = {"ci_low": 2 - 0.3 * Z95, "ci_high": 2 + 0.3 * Z95}
+    return pd.DataFrame(rows), pd.DataFrame([mean | ends]).reindex(columns=list(AVERAGE_COLUMNS))
+
+
+def test_the_spread_of_a_task_and_of_the_mean() -> None:
+    spread = seed_spread(*table(), "adaptive")
+    found = {each.task: each for each in spread.spreads}
+    assert found["cola"].values == (1.0, 3.0, 5.0)
+    assert found["cola"].seeds == pytest.approx(2)
+    assert found["cola"].examples == pytest.approx(1)
+    assert math.isnan(found["sst2"].seeds)
+    usual = math.sqrt((4 + 0.5) / 2)
+    assert spread.typical("router", 0.5) == pytest.approx(usual)
+    by_hand = math.sqrt(4 / 3 + 0.5 / 2 + 6 * usual**2) / 8  # three seeds, two, and six tasks with one
+    assert spread.of_mean("router", 0.5) == pytest.approx(by_hand)
+    value, low, high = spread.interval("router", 0.5)
+    assert value == pytest.approx(2)
+    assert (high - low) / 2 == pytest.approx(Z95 * math.hypot(0.3, by_hand))
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    rows, averages = table()
+    turned = seed_spread(rows.iloc[::-1], averages, "adaptive")
+    assert {each.task: each.values for each in turned.spreads}["cola"] == (1.0, 3.0, 5.0)
+    assert turned.of_mean("router", 0.5) == pytest.approx(
+        seed_spread(rows, averages, "adaptive").of_mean("router", 0.5)
+    )
+
+
+def test_the_report_names_the_tasks_with_several_seeds() -> None:
+    text = str(seed_spread(*table(), "adaptive"))
+    assert "router, cola" in text
+    assert "2.00 (1.00)" in text
+    assert "sst2" not in text
+    assert "mean of 8 [95 %]" in text
+
+
+def test_no_mean_without_all_tasks() -> None:
+    spread = seed_spread(*table(("cola", "rte")), "adaptive")
+    assert "mean of 8 [95 %]" not in str(spread)
+    assert all(math.isnan(end) for end in spread.interval("router", 0.5))
+    assert math.isnan(spread.of_mean("router", 0.35))
+
+
+def test_gains_are_paired_seed_by_seed() -> None:
+    rows, averages = table()
+    gains = pd.DataFrame([row("cola", seed, 0.0, "cascade", gain) for seed, gain in enumerate((1.0, 2.0))])
+    losses, spread = seed_spreads(pd.concat([rows, gains], ignore_index=True), averages, "adaptive")
+    assert (losses.measure, spread.measure) == ("loss", "gain_twin")
+    assert [(each.method, each.values) for each in spread.spreads] == [("cascade", (1.0, 2.0))]
+    assert spread.spreads[0].examples == pytest.approx(2)
+
+
+def test_mistakes_are_named() -> None:
+    rows, averages = table()
+    with pytest.raises(LabError, match=r"measure 'macs'.*loss, gain_twin"):
+        seed_spread(rows, averages, "adaptive", "macs")  # type: ignore[arg-type]
+    with pytest.raises(LabError, match=r"'frozen'.*the table has adaptive.*make seeds"):
+        seed_spread(rows, averages, "frozen")
+    assert seed_spreads(rows[rows["seed"] == 0], averages, "adaptive") == ()
+
+
+def test_the_committed_table_says_what_seeds_move() -> None:
+    results = Results.load()
+    titles = [report.title for report in results.reports()]
+    assert "Regime adaptive: points lost, by seed" in titles
+    assert "Regime frozen: points lost, by seed" not in titles
+    spread = seed_spread(results.rows, results.averages, "adaptive")
+    row = results.averages.query("regime == 'adaptive' and method == 'router' and keep == 0.5").iloc[0]
+    value, low, high = spread.interval("router", 0.5)
+    assert value == row["loss"]
+    assert low < row["ci_low"] < row["ci_high"] < high
