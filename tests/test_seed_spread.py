@@ -91,6 +91,15 @@ def test_gains_are_paired_seed_by_seed() -> None:
     assert spread.spreads[0].examples == pytest.approx(2)
 
 
+def test_a_method_without_seeds_at_a_budget_has_no_mean_there() -> None:
+    rows, averages = table()
+    other = averages.assign(method="twin", keep=0.35)
+    twins = pd.DataFrame([row("cola", seed, loss, "twin") for seed, loss in enumerate((1.0, 2.0))])
+    both = pd.concat([averages, other, averages.assign(method="twin")], ignore_index=True)
+    text = str(seed_spread(pd.concat([rows, twins.assign(keep=0.35)], ignore_index=True), both, "adaptive"))
+    assert "nan" not in text
+
+
 def test_mistakes_are_named() -> None:
     rows, averages = table()
     with pytest.raises(LabError, match=r"measure 'macs'.*loss, gain_twin"):

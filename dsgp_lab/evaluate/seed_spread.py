@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.methods import CASCADE, ROUTER_METHOD, TWIN
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
+from dsgp_lab.evaluate.verdicts import Z95
 from dsgp_lab.report import Report, Reported
 
 if TYPE_CHECKING:
@@ -22,14 +23,13 @@ TRAINED = (ROUTER_METHOD, CASCADE, TWIN)
 
 TITLES: dict[Measure, str] = {"loss": "points lost", "gain_twin": "points gained on the static twin"}
 
+MEAN = f"mean of {len(GLUE_AVERAGE)}"
+
 ENDS: dict[Measure, tuple[str, str]] = {
     "loss": ("ci_low", "ci_high"),
     "gain_twin": ("gain_twin_low", "gain_twin_high"),
 }
 """Columns with the ends of their intervals."""
-
-Z95 = 1.96
-"""Half a 95 % interval in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,17 @@ class SeedSpread(Reported):
             for task in (task for task, seeds in mine.items() if seeds > 1):
                 found = (there.get((method, task, keep)) for keep in keeps)
                 rows.append((f"{method}, {task}", str(mine[task]), *map(_shown, found)))
-            whole = [keep for keep in keeps if (method, keep) in self.averages]
+            whole = [keep for keep in keeps if (method, keep) in self.averages and self._of(method, keep)]
             if whole:
                 errors = {keep: f"{self.of_mean(method, keep):.2f}" for keep in whole}
                 spans = {
                     keep: "{:.2f} [{:.2f}, {:.2f}]".format(*self._rounded(method, keep)) for keep in whole
                 }
-                for name, cells in (("mean of 8: error by seeds", errors), ("mean of 8 [95 %]", spans)):
+                for name, cells in ((f"{MEAN}: error by seeds", errors), (f"{MEAN} [95 %]", spans)):
                     rows.append((f"{method}, {name}", "", *(cells.get(keep, "-") for keep in keeps)))
         notes = (
             "Tasks: standard deviation between seeds; in brackets the standard error over examples of one.",
-            "Mean of 8: its standard error by seeds alone, then with its interval over examples and seeds.",
+            f"{MEAN.capitalize()}: its standard error by seeds alone, then with its interval over examples and seeds.",
         )
         header = ("", "seeds", *(f"at {keep:g}" for keep in keeps))
         return Report(f"Regime {self.regime}: {TITLES[self.measure]}, by seed", tuple(rows), header, notes)
