@@ -100,6 +100,17 @@ def test_a_method_without_seeds_at_a_budget_has_no_mean_there() -> None:
     assert "nan" not in text
 
 
+def test_a_task_with_one_seed_at_a_budget_has_no_spread_there() -> None:
+    rows, averages = table()
+    more = pd.DataFrame([row("rte", 0, 1.0), row("cola", 0, 1.0), row("cola", 1, 2.0)]).assign(keep=0.6)
+    text = str(seed_spread(pd.concat([rows, more], ignore_index=True), averages, "adaptive"))
+    assert "nan" not in text
+    assert [line.split()[2:] for line in text.splitlines() if "router, rte" in line] == [
+        ["2", "0.71", "(1.00)", "-"]
+    ]
+    assert [line.split()[2] for line in text.splitlines() if "router, cola" in line] == ["3"]
+
+
 def test_mistakes_are_named() -> None:
     rows, averages = table()
     with pytest.raises(LabError, match=r"measure 'macs'.*loss, gain_twin"):

@@ -97,10 +97,11 @@ class SeedSpread(Reported):
         there = {(each.method, each.task, each.keep): each for each in self.spreads}
         rows: list[tuple[str, ...]] = []
         for method in dict.fromkeys(each.method for each in self.spreads):
-            mine = {each.task: len(each.values) for each in self.spreads if each.method == method}
-            for task in (task for task, seeds in mine.items() if seeds > 1):
+            several = [each for each in self.spreads if each.method == method and len(each.values) > 1]
+            for task in dict.fromkeys(each.task for each in several):
+                seeds = max(len(each.values) for each in several if each.task == task)
                 found = (there.get((method, task, keep)) for keep in keeps)
-                rows.append((f"{method}, {task}", str(mine[task]), *map(_shown, found)))
+                rows.append((f"{method}, {task}", str(seeds), *map(_shown, found)))
             whole = [keep for keep in keeps if (method, keep) in self.averages and self._of(method, keep)]
             if whole:
                 errors = {keep: f"{self.of_mean(method, keep):.2f}" for keep in whole}
@@ -111,7 +112,8 @@ class SeedSpread(Reported):
                     rows.append((f"{method}, {name}", "", *(cells.get(keep, "-") for keep in keeps)))
         notes = (
             "Tasks: standard deviation between seeds; in brackets the standard error over examples of one.",
-            f"{MEAN.capitalize()}: its standard error by seeds alone, then with its interval over examples and seeds.",
+            f"{MEAN.capitalize()}: its standard error by seeds alone,"
+            " then with its interval over examples and seeds.",
         )
         header = ("", "seeds", *(f"at {keep:g}" for keep in keeps))
         return Report(f"Regime {self.regime}: {TITLES[self.measure]}, by seed", tuple(rows), header, notes)
@@ -178,4 +180,4 @@ def _spread(seeds: pd.DataFrame, measure: Measure) -> Spread:
 
 
 def _shown(spread: Spread | None) -> str:
-    return "-" if spread is None else f"{spread.seeds:.2f} ({spread.examples:.2f})"
+    return "-" if spread is None or len(spread.values) < 2 else f"{spread.seeds:.2f} ({spread.examples:.2f})"
