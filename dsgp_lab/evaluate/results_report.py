@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from dsgp_lab.errors import LabError
+from dsgp_lab.evaluate.equal_macs import EQUAL_MACS
 from dsgp_lab.evaluate.methods import DENSE, METHODS, MISMATCHED, OTHER_TASK, ROUTER_METHOD, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
@@ -122,6 +124,7 @@ on {" and ".join(machines)}. `dsgp-lab results` prints these tables, with `--jso
 | `ci_low`, `ci_high` | 95 % interval of the loss: paired bootstrap over examples, {RESAMPLES:,} resamples |
 | `p_dense`, `p_twin` | McNemar's exact test against the dense checkpoint, the twin (accuracy only) |
 | `gain_twin` and so on | value minus that of these methods; `_low`, `_high`: 95 % interval |
+| `gain_equal_macs` | the same over the twin at the MACs that ran, between its two nearest budgets |
 | `n`, `split`, `limit` | examples; where they come from; how many were drawn, if not all |
 
 Intervals and tests speak of the choice of examples, not of the seed of training (tables *by seed* do, where
@@ -176,12 +179,12 @@ def _router_report(rows: pd.DataFrame, averages: pd.DataFrame, regime: str) -> R
     for row in rows[rows["method"] == ROUTER_METHOD].to_dict("records"):
         loss = _interval(row["loss"], row["ci_low"], row["ci_high"])
         p_value = MISSING if row["p_twin"] != row["p_twin"] else f"{row['p_twin']:.2g}"
-        gains = (_gain(row, TWIN), p_value, *(_gain(row, each) for each in swaps))
+        gains = (_gain(row, TWIN), p_value, *(_gain(row, each) for each in (EQUAL_MACS, *swaps)))
         lines.append((row["task"], f"{row['keep']:g}", str(row["seed"]), f"{row['macs']:.3f}", loss, *gains))
     for keep in sorted(set(rows.loc[rows["method"] == ROUTER_METHOD, "keep"])):
         row = _average(averages, ROUTER_METHOD, keep)
         if row is not None:
-            gains = (_gain(row, TWIN), *[MISSING] * (1 + len(swaps)))
+            gains = (_gain(row, TWIN), MISSING, _gain(row, EQUAL_MACS), *[MISSING] * len(swaps))
             name = f"mean of {len(GLUE_AVERAGE)}"
             lines.append((name, f"{keep:g}", "", f"{row['macs']:.3f}", _mean_loss(row), *gains))
     header = (
@@ -192,6 +195,7 @@ def _router_report(rows: pd.DataFrame, averages: pd.DataFrame, regime: str) -> R
         "loss [95 %]",
         "over twin [95 %]",
         "p",
+        "at equal MACs [95 %]",
         *(f"over {each.replace('_', ' ')} [95 %]" for each in swaps),
     )
     return Report(f"Regime {regime}: the router, points", tuple(lines), header)
@@ -209,7 +213,7 @@ def _mean_loss(row: dict[str, Any] | None) -> str:
 
 
 def _gain(row: dict[str, Any], rival: str) -> str:
-    value, low, high = (row[f"gain_{rival}{end}"] for end in ("", "_low", "_high"))
+    value, low, high = (row.get(f"gain_{rival}{end}", math.nan) for end in ("", "_low", "_high"))
     return MISSING if value != value else _interval(value, low, high)  # NaN: there is no such rival
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.cell import Cell, CellResult
+from dsgp_lab.evaluate.equal_macs import EQUAL_MACS, equal_macs_gains
 from dsgp_lab.evaluate.methods import BY_LOT, CASCADE, DENSE, METHODS, MISMATCHED, OTHER_TASK, TWIN
 from dsgp_lab.evaluate.paired import RESAMPLES, mcnemar, percentile_interval, resampled_metric
 from dsgp_lab.regimes import REGIMES
@@ -53,6 +54,9 @@ AVERAGE_COLUMNS = (
     "gain_twin",
     "gain_twin_low",
     "gain_twin_high",
+    "gain_equal_macs",
+    "gain_equal_macs_low",
+    "gain_equal_macs_high",
 )
 """Columns of the averages."""
 
@@ -113,7 +117,8 @@ def table_of(cells: Sequence[CellResult], resamples: int = RESAMPLES) -> tuple[p
     Values, losses, gains and their intervals are in points of 100. `dense` is the dense checkpoint's value,
     `loss` is dense - value with its paired bootstrap interval; `p_dense` and `p_twin` are McNemar's exact
     test where the metric is accuracy; `gain_twin` and so on (`RIVALS`) are value minus that method's, of
-    the same regime, budget and seed. NaN where there is nothing to compare with.
+    the same regime, budget and seed; `gain_equal_macs` is that over the twin at the MACs that ran (see
+    `equal_macs`). NaN where there is nothing to compare with.
 
     Raises:
         LabError: a task without its dense cell, or cells on different examples or other dense weights.
@@ -125,8 +130,12 @@ def table_of(cells: Sequence[CellResult], resamples: int = RESAMPLES) -> tuple[p
         groups.setdefault(task_label(result.cell.task, result.cell.split), []).append(result)
     made = [pair for label, group in groups.items() for pair in _task_rows(label, group, resamples)]
     rows = pd.DataFrame([row for row, _ in made]).astype({"limit": "Int64"})
+    losses = np.array([drawn for _, drawn in made])
+    gains = zip(*equal_macs_gains(rows, losses), strict=True)
+    equal = [_gain(EQUAL_MACS, value, drawn) for value, drawn in gains]
+    rows = rows.join(pd.DataFrame(equal, index=rows.index))
     tests = ["p_dense", "p_twin"]  # not rounded: small ones say how small
-    return rows.round({name: DECIMALS for name in rows if name not in tests}), np.array([d for _, d in made])
+    return rows.round({name: DECIMALS for name in rows if name not in tests}), losses
 
 
 def average(rows: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
@@ -135,7 +144,8 @@ def average(rows: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
     rows and draws [rows, resamples] as `table_of` gives them. Seeds are averaged within a task first. `tasks`
     counts the tasks that are there: averages over different tasks do not compare. The interval resamples the
     examples of each task independently; it knows nothing of the choice of tasks. `gain_twin` is the mean loss
-    of the twin minus that of the method, where both have the same tasks, over the seeds that both have.
+    of the twin minus that of the method, where both have the same tasks, over the seeds that both have;
+    `gain_equal_macs` likewise, over the twin at the MACs that ran.
     """
     import pandas as pd
 
@@ -149,8 +159,13 @@ def average(rows: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
         losses = _mean_draws([draws[list(by_seed.values())] for by_seed in places[key].values()])
         low, high = percentile_interval(losses)
         means = by_task[["macs", "value", "loss"]].mean().mean()
-        made[key] = {"tasks": len(by_task), **means, "ci_low": low, "ci_high": high} | _no_gain(TWIN)
+        made[key] = (
+            {"tasks": len(by_task), **means, "ci_low": low, "ci_high": high}
+            | _no_gain(TWIN)
+            | _no_gain(EQUAL_MACS)
+        )
     losses = rows["loss"].to_numpy()
+    equal, equal_draws = equal_macs_gains(rows, draws)
     for (regime, method, keep), row in made.items():
         mine, rival = places[regime, method, keep], places.get((regime, TWIN, keep))
         if method == TWIN or rival is None or set(mine) != set(rival):
@@ -160,6 +175,12 @@ def average(rows: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
             value = np.mean([np.mean([losses[twin] - losses[own] for twin, own in of]) for of in pairs])
             drawn = _mean_draws([np.stack([draws[twin] - draws[own] for twin, own in of]) for of in pairs])
             row |= _gain(TWIN, float(value), drawn)
+        there = [
+            [place for place in by_seed.values() if not np.isnan(equal[place])] for by_seed in mine.values()
+        ]
+        if all(there):
+            value = np.mean([equal[seeds].mean() for seeds in there])
+            row |= _gain(EQUAL_MACS, float(value), _mean_draws([equal_draws[seeds] for seeds in there]))
     lines = [dict(zip(AVERAGE_COLUMNS, key, strict=False)) | row for key, row in made.items()]
     table = pd.DataFrame(lines, columns=list(AVERAGE_COLUMNS))
     numbers = dict.fromkeys(AVERAGE_COLUMNS[3:], "float64") | {"keep": "float64", "tasks": "int64"}

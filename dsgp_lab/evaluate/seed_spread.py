@@ -16,18 +16,23 @@ from dsgp_lab.report import Report, Reported
 if TYPE_CHECKING:
     import pandas as pd
 
-Measure = Literal["loss", "gain_twin"]
+Measure = Literal["loss", "gain_twin", "gain_equal_macs"]
 
 TRAINED = (ROUTER_METHOD, CASCADE, TWIN)
 """Methods that another seed of training changes."""
 
-TITLES: dict[Measure, str] = {"loss": "points lost", "gain_twin": "points gained on the static twin"}
+TITLES: dict[Measure, str] = {
+    "loss": "points lost",
+    "gain_twin": "points gained on the static twin",
+    "gain_equal_macs": "points gained on the static twin at equal MACs",
+}
 
 MEAN = f"mean of {len(GLUE_AVERAGE)}"
 
 ENDS: dict[Measure, tuple[str, str]] = {
     "loss": ("ci_low", "ci_high"),
     "gain_twin": ("gain_twin_low", "gain_twin_high"),
+    "gain_equal_macs": ("gain_equal_macs_low", "gain_equal_macs_high"),
 }
 """Columns with the ends of their intervals."""
 
@@ -156,6 +161,8 @@ def seed_spreads(rows: pd.DataFrame, averages: pd.DataFrame, regime: str) -> tup
     whole = averages[(averages["regime"] == regime) & (averages["tasks"] == len(GLUE_AVERAGE))]
     made = []
     for measure in get_args(Measure):
+        if measure not in mine or measure not in whole:
+            continue  # a table from before that was measured
         low, high = ENDS[measure]
         spreads = [
             _spread(seeds, measure)

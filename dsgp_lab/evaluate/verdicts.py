@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dsgp_lab.evaluate.results_table import Results
 
 Answer = Literal["yes", "no", "undecided", "no results"]
-Rival = Literal["twin", "mismatched", "other_task", "cascade_by_lot"]
+Rival = Literal["twin", "equal_macs", "mismatched", "other_task", "cascade_by_lot"]
 
 NAMES = {
     ROUTER_METHOD: "the router",
@@ -44,6 +44,7 @@ SAVING = (ROUTER_METHOD, CASCADE, TWIN, "static_fisher")
 
 RIVAL_NAMES: dict[Rival, str] = {
     "twin": "its static twin",
+    "equal_macs": "its static twin at equal MACs",
     "mismatched": "itself with the masks swapped between inputs",
     "other_task": "itself under masks made for other tasks",
     "cascade_by_lot": "itself with the inputs that run again drawn by lot",
@@ -158,7 +159,8 @@ def claim_verdicts(results: Results, fewer: float = 0.4, limit: float = 1.0) -> 
 def gain_verdicts(results: Results, rival: Rival = "twin", method: str = ROUTER_METHOD) -> Verdicts:
     """Is the router better than its static twin, or than itself with masks of other inputs, other tasks?
 
-    `method` asks the first question of another one, such as "cascade".
+    `rival="equal_macs"` is the twin at the MACs that the router really ran (see `equal_macs`). `method` asks
+    the first question of another one, such as "cascade".
 
     The mean over the tasks of GLUE's average that have both. Its interval is that of `Results.averages`, else
     made from the tasks' own by `mean_gain`.
@@ -187,8 +189,8 @@ def gain_verdicts(results: Results, rival: Rival = "twin", method: str = ROUTER_
         for keep, group in mine.groupby("keep"):
             value, low, high, tasks = mean_gain(group, rival)
             row = exact.get(keep)  # none of splits that are not GLUE's
-            if rival == TWIN and row is not None and not math.isnan(row["gain_twin"]):
-                value, low, high = (row[f"gain_twin{end}"] for end in ("", "_low", "_high"))
+            if row is not None and not math.isnan(row.get(f"gain_{rival}", math.nan)):
+                value, low, high = (row[f"gain_{rival}{end}"] for end in ("", "_low", "_high"))
             macs = float(group.groupby("task")["macs"].mean().mean())
             entries.append(Verdict(regime, float(keep), judge(low, high), macs, value, low, high, tasks))
         if mine.empty:
