@@ -8,6 +8,7 @@ BOTH_CORES := -n 2 --dist loadfile
 QUICK := mask plan cost gates subnetwork copies together pruner statistics tasks checks worker contributing \
 	docstrings layers public
 SEED_TASKS := cola
+SEED_REGIME := adaptive
 JOINT_TASKS := cola
 FIRST := notebooks/00_start_here.ipynb
 
@@ -61,10 +62,10 @@ results: $(READY) ## recompute data/results from the checkpoints (hours; needs G
 	$(VENV)/bin/dsgp-lab results --from runs/results --write
 	@$(MAKE) --no-print-directory checksums
 
-seeds: $(READY) ## train routers and static twins under two more seeds, sweep them (SEED_TASKS=cola,rte; needs GLUE)
-	$(PY) tools/train_seeds.py --tasks $(SEED_TASKS) --runs adaptive,adaptive_twin --seeds 1,2
+seeds: $(READY) ## train routers and twins under two more seeds, sweep them (SEED_TASKS=cola,rte; needs GLUE)
+	$(PY) tools/train_seeds.py --tasks $(SEED_TASKS) --runs $(SEED_REGIME),$(SEED_REGIME)_twin --seeds 1,2
 	for seed in 1 2; do $(VENV)/bin/dsgp-lab sweep --root runs/seed$$seed --seeds $$seed --tasks $(SEED_TASKS) \
-		--regimes adaptive --methods twin,router,mismatched,cascade,cascade_by_lot --out runs/results --workers 2 || exit 1; done
+		--regimes $(SEED_REGIME) --methods twin,router,mismatched,cascade,cascade_by_lot --out runs/results --workers 2 || exit 1; done
 
 joint: $(READY) ## train regime joint and sweep it (JOINT_TASKS=cola,rte; needs GLUE)
 	$(PY) tools/train_seeds.py --tasks $(JOINT_TASKS) --runs joint,joint_twin --seeds 0

@@ -17,6 +17,7 @@ from dsgp_lab.evaluate.verdicts import Rival, Verdict, gain_verdicts
 METHODS = ("router", "twin", "cascade", "static_fisher")
 GAINS: tuple[tuple[str, Rival], ...] = (
     ("router", "twin"),
+    ("router", "equal_macs"),
     ("router", "mismatched"),
     ("cascade", "twin"),
     ("cascade", "cascade_by_lot"),
@@ -30,6 +31,7 @@ HEADINGS = (
     "cascade",
     "static Fisher",
     "router over twin",
+    "the same at equal MACs",
     "router over other inputs' masks",
     "cascade over twin",
     "cascade over one by lot",
