@@ -124,7 +124,8 @@ def test_the_committed_table_says_what_seeds_move() -> None:
     results = Results.load()
     titles = [report.title for report in results.reports()]
     assert "Regime adaptive: points lost, by seed" in titles
-    assert "Regime frozen: points lost, by seed" not in titles
+    assert "Regime frozen: points gained on the static twin at equal MACs, by seed" in titles
+    assert "Regime joint: points lost, by seed" not in titles
     spread = seed_spread(results.rows, results.averages, "adaptive")
     row = results.averages.query("regime == 'adaptive' and method == 'router' and keep == 0.5").iloc[0]
     value, low, high = spread.interval("router", 0.5)
