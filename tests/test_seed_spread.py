@@ -75,6 +75,19 @@ def test_the_report_names_the_tasks_with_several_seeds() -> None:
     assert "mean of 8 [95 %]" in text
 
 
+def test_one_training_for_all_tasks_moves_them_together() -> None:
+    """Two seeds, the second one worse by 2 points on every task; independent tasks would hide most of it."""
+    rows, averages = table()
+    both = pd.DataFrame([row(task, seed, 2.0 * seed) for task in GLUE_AVERAGE for seed in (0, 1)])
+    spread = seed_spread(both.assign(regime="shared"), averages.assign(regime="shared"), "shared")
+    assert spread.of_mean("router", 0.5) == pytest.approx(1)
+    assert "mean of 8 [95 %]" in str(spread)
+    some = seed_spread(rows.assign(regime="shared"), averages.assign(regime="shared"), "shared")
+    assert math.isnan(some.of_mean("router", 0.5))  # six tasks have one seed
+    assert "nan" not in str(some)
+    assert "mean of 8" not in str(some.report().rows)
+
+
 def test_no_mean_without_all_tasks() -> None:
     spread = seed_spread(*table(("cola", "rte")), "adaptive")
     assert "mean of 8 [95 %]" not in str(spread)

@@ -11,6 +11,7 @@ from dsgp_lab.errors import LabError
 from dsgp_lab.evaluate.methods import CASCADE, ROUTER_METHOD, TWIN
 from dsgp_lab.evaluate.results_rows import GLUE_AVERAGE
 from dsgp_lab.evaluate.verdicts import Z95
+from dsgp_lab.regimes import SHARING
 from dsgp_lab.report import Report, Reported
 
 if TYPE_CHECKING:
@@ -80,10 +81,19 @@ class SeedSpread(Reported):
     def of_mean(self, method: str, keep: float) -> float:
         """Standard error of the mean over tasks by the seeds of training alone, with those that were trained.
 
-        A task with one seed counts as if it varied like the others, which for larger tasks is rather too
-        much.
+        Where each task has a training of its own, tasks are independent, and one with a single seed counts
+        as if it varied like the others, which for larger tasks is rather too much. Where one training serves
+        all tasks, a seed moves them together: the means of the seeds are compared, and where not every task
+        has every seed the answer is NaN.
         """
         found, usual = self._of(method, keep), self.typical(method, keep)
+        if self.regime in SHARING:
+            seeds = {len(each.values) for each in found}
+            if len(seeds) != 1 or seeds == {1}:
+                return math.nan
+            columns = zip(*(each.values for each in found), strict=True)
+            means: list[float] = [mean(values) for values in columns]
+            return stdev(means) / math.sqrt(len(means))
         parts = ((each.seeds if len(each.values) > 1 else usual) ** 2 / len(each.values) for each in found)
         return math.sqrt(sum(parts)) / len(found) if found else math.nan
 
@@ -107,7 +117,7 @@ class SeedSpread(Reported):
                 seeds = max(len(each.values) for each in several if each.task == task)
                 found = (there.get((method, task, keep)) for keep in keeps)
                 rows.append((f"{method}, {task}", str(seeds), *map(_shown, found)))
-            whole = [keep for keep in keeps if (method, keep) in self.averages and self._of(method, keep)]
+            whole = [keep for keep in keeps if not math.isnan(self.interval(method, keep)[1])]
             if whole:
                 errors = {keep: f"{self.of_mean(method, keep):.2f}" for keep in whole}
                 spans = {
