@@ -65,7 +65,8 @@ results: $(READY) ## recompute data/results from the checkpoints (hours; needs G
 seeds: $(READY) ## train routers and twins under two more seeds, sweep them (SEED_TASKS=cola,rte; needs GLUE)
 	$(PY) tools/train_seeds.py --tasks $(SEED_TASKS) --runs $(SEED_REGIME),$(SEED_REGIME)_twin --seeds 1,2
 	for seed in 1 2; do $(VENV)/bin/dsgp-lab sweep --root runs/seed$$seed --seeds $$seed \
-		$(if $(filter glue,$(SEED_TASKS)),,--tasks $(SEED_TASKS)) --regimes $(SEED_REGIME) --methods twin,router,mismatched,cascade,cascade_by_lot --out runs/results --workers 2 || exit 1; done
+		$(if $(filter glue,$(SEED_TASKS)),,--tasks $(SEED_TASKS)) --regimes $(SEED_REGIME) \
+		--methods twin,router,mismatched,cascade,cascade_by_lot --out runs/results --workers 2 || exit 1; done
 
 joint: $(READY) ## train regime joint and sweep it (JOINT_TASKS=cola,rte; needs GLUE)
 	$(PY) tools/train_seeds.py --tasks $(JOINT_TASKS) --runs joint,joint_twin --seeds 0

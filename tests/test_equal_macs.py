@@ -46,7 +46,9 @@ def grid(task: str, share: float = 0.45) -> list[CellResult]:
 def test_the_line_goes_through_the_point(macs: list[float], at: float) -> None:
     found = on_the_line(macs, at)
     if found is None:
-        assert at < macs[0] - REACH or at > macs[-1] + REACH
+        beyond = max(macs[0] - at, at - macs[-1])
+        apart = macs[1] - macs[0] if at < macs[0] else macs[-1] - macs[-2]
+        assert beyond > REACH or beyond > apart * (1 - 1e-9)
         return
     first, second, weight = found
     assert second == first + 1
@@ -58,6 +60,7 @@ def test_the_line_goes_through_the_point(macs: list[float], at: float) -> None:
 def test_no_line_without_two_budgets() -> None:
     assert on_the_line([0.5], 0.5) is None
     assert on_the_line([0.5, 0.5], 0.5) is None
+    assert on_the_line([0.5, 0.5001], 0.52) is None  # too near each other to say what lies beyond
 
 
 def test_gains_by_hand() -> None:

@@ -28,7 +28,7 @@ REACH = 0.05
 def on_the_line(macs: Sequence[float], at: float) -> tuple[int, int, float] | None:
     """Which two of rising shares of MACs the line at `at` goes through, and the weight of the second.
 
-    None with fewer than two, or further than `REACH` beyond the ends.
+    None with fewer than two, or further beyond the ends than `REACH` or than these two lie apart.
 
     >>> first, second, weight = on_the_line([0.25, 0.35, 0.5], 0.38)
     >>> first, second, round(weight, 3)
@@ -40,7 +40,8 @@ def on_the_line(macs: Sequence[float], at: float) -> tuple[int, int, float] | No
         return None
     second = int(np.clip(np.searchsorted(macs, at), 1, len(macs) - 1))
     low, high = macs[second - 1], macs[second]
-    return (second - 1, second, (at - low) / (high - low)) if high > low else None
+    weight = (at - low) / (high - low) if high > low else np.inf
+    return (second - 1, second, weight) if -1 <= weight <= 2 else None
 
 
 def equal_macs_gains(rows: pd.DataFrame, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
