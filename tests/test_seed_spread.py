@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from dsgp_lab import LabError
 from dsgp_lab.evaluate.results_rows import AVERAGE_COLUMNS, GLUE_AVERAGE
 from dsgp_lab.evaluate.results_table import Results
-from dsgp_lab.evaluate.seed_spread import Z95, seed_spread, seed_spreads
+from dsgp_lab.evaluate.seed_spread import Z95, SeedSpread, Spread, seed_spread, seed_spreads
 
 SEEDS = {"cola": (1.0, 3.0, 5.0), "rte": (0.0, 1.0)}
 """Losses by seed; every other task of the average has one."""
@@ -50,12 +52,41 @@ def test_the_spread_of_a_task_and_of_the_mean() -> None:
     assert found["cola"].examples == pytest.approx(1)
     assert math.isnan(found["sst2"].seeds)
     usual = math.sqrt((4 + 0.5) / 2)
-    assert spread.typical("router", 0.5) == pytest.approx(usual)
     by_hand = math.sqrt(4 / 3 + 0.5 / 2 + 6 * usual**2) / 8  # three seeds, two, and six tasks with one
     assert spread.of_mean("router", 0.5) == pytest.approx(by_hand)
+    weights = (4 * (1 / 3 + 3) / 64, 0.5 * (1 / 2 + 3) / 64)  # each of the two tasks speaks for three others
+    assert sum(weights) == pytest.approx(by_hand**2)
+    of_seeds = sum(weights) ** 2 / (weights[0] ** 2 / 2 + weights[1] ** 2 / 1)
+    freedom = of_seeds * ((by_hand**2 + 0.3**2) / by_hand**2) ** 2
+    assert spread.freedom("router", 0.5) == pytest.approx(freedom)
     value, low, high = spread.interval("router", 0.5)
     assert value == pytest.approx(2)
-    assert (high - low) / 2 == pytest.approx(Z95 * math.hypot(0.3, by_hand))
+    assert (high - low) / 2 == pytest.approx(t.ppf(0.975, freedom) * math.hypot(0.3, by_hand))
+
+
+def test_seeds_that_are_alike_leave_the_interval_over_examples() -> None:
+    rows, averages = table()
+    alike = seed_spread(rows.assign(loss=2.0), averages, "adaptive")
+    assert alike.freedom("router", 0.5) == math.inf
+    assert alike.interval("router", 0.5) == pytest.approx((2, 2 - 0.3 * Z95, 2 + 0.3 * Z95), abs=1e-4)
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    """Three seeds of eight tasks, with a training each or one for all, 2,000 times; by 1.96 it was 0.88."""
+    draw = np.random.default_rng(0)
+    for regime, own in (("adaptive", True), ("shared", False)):
+        held = 0
+        for _ in range(2000):
+            seeds = draw.normal(0, 1, (8, 3)) if own else np.repeat(draw.normal(0, 1, (1, 3)), 8, axis=0)
+            spreads = tuple(
+                Spread(task, "router", 0.5, tuple(values), 0.5)
+                for task, values in zip(GLUE_AVERAGE, seeds, strict=True)
+            )
+            found = float(seeds.mean() + draw.normal(0, 0.3))
+            ends = {("router", 0.5): (found, found - 0.3 * Z95, found + 0.3 * Z95)}
+            _, low, high = SeedSpread(regime, "loss", spreads, ends).interval("router", 0.5)
+            held += low <= 0 <= high
+        assert 0.91 <= held / 2000 <= 0.97
 
 
 def test_the_order_of_rows_does_not_matter() -> None:

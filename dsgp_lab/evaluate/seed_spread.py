@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean, stdev, variance
 from typing import TYPE_CHECKING, Literal, get_args
 
 from dsgp_lab.errors import LabError
@@ -73,11 +73,6 @@ class SeedSpread(Reported):
     spreads: tuple[Spread, ...]
     averages: dict[tuple[str, float], tuple[float, float, float]]
 
-    def typical(self, method: str, keep: float) -> float:
-        """Standard deviation between seeds: root mean square over the tasks with several of them."""
-        found = [each.seeds for each in self._of(method, keep) if len(each.values) > 1]
-        return math.sqrt(mean(each**2 for each in found)) if found else math.nan
-
     def of_mean(self, method: str, keep: float) -> float:
         """Standard error of the mean over tasks by the seeds of training alone, with those that were trained.
 
@@ -86,24 +81,30 @@ class SeedSpread(Reported):
         all tasks, a seed moves them together: the means of the seeds are compared, and where not every task
         has every seed the answer is NaN.
         """
-        found, usual = self._of(method, keep), self.typical(method, keep)
-        if self.regime in SHARING:
-            seeds = {len(each.values) for each in found}
-            if len(seeds) != 1 or seeds == {1}:
-                return math.nan
-            columns = zip(*(each.values for each in found), strict=True)
-            means: list[float] = [mean(values) for values in columns]
-            return stdev(means) / math.sqrt(len(means))
-        parts = ((each.seeds if len(each.values) > 1 else usual) ** 2 / len(each.values) for each in found)
-        return math.sqrt(sum(parts)) / len(found) if found else math.nan
+        return math.sqrt(self._variance(method, keep)[0])
+
+    def freedom(self, method: str, keep: float) -> float:
+        """Degrees of freedom of the interval's standard error: how many trainings stand behind it.
+
+        By Satterthwaite (1946, An Approximate Distribution of Estimates of Variance Components): few where
+        the seeds weigh most and are few, many where the examples do, whose error is counted as known.
+        """
+        by_seeds, of_seeds = self._variance(method, keep)
+        if not by_seeds > 0:
+            return math.nan if math.isnan(by_seeds) else math.inf
+        return of_seeds * ((by_seeds + self._by_examples(method, keep) ** 2) / by_seeds) ** 2
 
     def interval(self, method: str, keep: float) -> tuple[float, float, float]:
         """Mean over tasks and the ends of a 95 % interval over both, examples and seeds of training.
 
-        Both errors are taken as independent and normal. NaN where the regime lacks a task.
+        Both errors are taken as independent; by Student's t, since few trainings are no sure measure of how
+        far trainings lie apart. NaN where the regime lacks a task.
         """
-        value, low, high = self.averages.get((method, keep), (math.nan,) * 3)
-        half = Z95 * math.hypot((high - low) / 2 / Z95, self.of_mean(method, keep))
+        from scipy.stats import t
+
+        value = self.averages.get((method, keep), (math.nan,))[0]
+        error = math.hypot(self._by_examples(method, keep), self.of_mean(method, keep))
+        half = float(t.ppf(0.975, self.freedom(method, keep))) * error
         return value, value - half, value + half
 
     def report(self) -> Report:
@@ -128,13 +129,39 @@ class SeedSpread(Reported):
         notes = (
             "Tasks: standard deviation between seeds; in brackets the standard error over examples of one.",
             f"{MEAN.capitalize()}: its standard error by seeds alone,"
-            " then with its interval over examples and seeds.",
+            " then with its interval over examples and seeds (Student's t).",
         )
         header = ("", "seeds", *(f"at {keep:g}" for keep in keeps))
         return Report(f"Regime {self.regime}: {TITLES[self.measure]}, by seed", tuple(rows), header, notes)
 
     def _of(self, method: str, keep: float) -> list[Spread]:
         return [each for each in self.spreads if (each.method, each.keep) == (method, keep)]
+
+    def _by_examples(self, method: str, keep: float) -> float:
+        """Standard error of the mean over tasks by the choice of examples."""
+        _, low, high = self.averages.get((method, keep), (math.nan,) * 3)
+        return (high - low) / 2 / Z95
+
+    def _variance(self, method: str, keep: float) -> tuple[float, float]:
+        """Squared standard error of the mean over tasks by seeds of training, and its degrees of freedom."""
+        found = self._of(method, keep)
+        several = [each for each in found if len(each.values) > 1]
+        if not several:
+            return math.nan, math.nan
+        if self.regime in SHARING:
+            seeds = {len(each.values) for each in found}
+            if len(seeds) != 1:
+                return math.nan, math.nan
+            columns = zip(*(each.values for each in found), strict=True)
+            means: list[float] = [mean(values) for values in columns]
+            return variance(means) / len(means), len(means) - 1
+        lone = (len(found) - len(several)) / len(several)  # tasks that each one here speaks for
+        parts = [
+            (each.seeds**2 * (1 / len(each.values) + lone) / len(found) ** 2, len(each.values) - 1)
+            for each in several
+        ]
+        total = sum(part for part, _ in parts)
+        return total, total**2 / sum(part**2 / free for part, free in parts) if total else math.inf
 
     def _rounded(self, method: str, keep: float) -> tuple[float, ...]:
         return tuple(round(each, 2) + 0.0 for each in self.interval(method, keep))  # no minus before a zero
