@@ -299,9 +299,11 @@ def test_the_gain_over_the_twin_pairs_the_seeds_that_both_have() -> None:
 
 def test_the_readme_names_a_folder_for_checkpoints_of_other_seeds() -> None:
     elsewhere = made_cell("sst2", "twin", 0.5, seed=2, root=Path("runs/seed2"))
-    more = [elsewhere, made_cell("sst2", "random", 0.5, seed=1)]
+    other = made_cell("rte", "router", 0.25, seed=2, root=Path("runs/seed2"), regime="adaptive")
+    more = [other, elsewhere, made_cell("sst2", "random", 0.5, seed=1)]
     text = readme(*_both([*grid(("sst2", "rte")), *more]), ("a machine",))
-    project, second = re.findall(r"dsgp-lab sweep .*", text)
+    project, first, second = re.findall(r"dsgp-lab sweep .*", text)
+    assert "--tasks rte --regimes adaptive --methods router --keeps 0.25" in first
     assert "--seeds 0,1 --split" in project
     expected = "dsgp-lab sweep --tasks sst2 --regimes frozen --methods twin --keeps 0.5 --seeds 2"
     assert second == f"{expected} --root runs/seed2 --split validation --out runs/sweep"

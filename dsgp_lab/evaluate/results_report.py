@@ -236,8 +236,10 @@ def _points(value: float) -> str:
 
 
 def _commands(rows: pd.DataFrame) -> str:
-    """The sweeps that made the rows: of the project's own checkpoints, then of those that lie elsewhere."""
-    return "\n    ".join(_command(mine, root) for root, mine in rows.groupby(rows["root"].fillna("")))
+    """The sweeps that made the rows: of the project's own checkpoints, then those elsewhere by regime."""
+    root = rows["root"].fillna("")
+    parts = rows.groupby([root, rows["regime"].where(root != "", "")])
+    return "\n    ".join(_command(mine, root) for (root, _), mine in parts)
 
 
 def _command(rows: pd.DataFrame, root: str) -> str:
