@@ -9,6 +9,8 @@ QUICK := mask plan cost gates subnetwork copies together pruner statistics tasks
 	docstrings layers public
 SEED_TASKS := cola
 SEED_REGIME := adaptive
+SEEDS := 1 2
+SEED_METHODS := twin,router,mismatched,cascade,cascade_by_lot
 JOINT_TASKS := cola
 FIRST := notebooks/00_start_here.ipynb
 
@@ -62,11 +64,12 @@ results: $(READY) ## recompute data/results from the checkpoints (hours; needs G
 	$(VENV)/bin/dsgp-lab results --from runs/results --write
 	@$(MAKE) --no-print-directory checksums
 
-seeds: $(READY) ## train routers and twins under two more seeds, sweep them (SEED_TASKS=cola,rte; needs GLUE)
-	$(PY) tools/train_seeds.py --tasks $(SEED_TASKS) --runs $(SEED_REGIME),$(SEED_REGIME)_twin --seeds 1,2
-	for seed in 1 2; do $(VENV)/bin/dsgp-lab sweep --root runs/seed$$seed --seeds $$seed \
+seeds: $(READY) ## train routers and twins under more seeds, sweep them (SEED_TASKS=cola,rte; needs GLUE)
+	$(PY) tools/train_seeds.py --tasks $(SEED_TASKS) --runs $(SEED_REGIME),$(SEED_REGIME)_twin \
+		--seeds $$(echo $(SEEDS) | tr ' ' ,)
+	for seed in $(SEEDS); do $(VENV)/bin/dsgp-lab sweep --root runs/seed$$seed --seeds $$seed \
 		$(if $(filter glue,$(SEED_TASKS)),,--tasks $(SEED_TASKS)) --regimes $(SEED_REGIME) \
-		--methods twin,router,mismatched,cascade,cascade_by_lot --out runs/results --workers 2 || exit 1; done
+		--methods $(SEED_METHODS) --out runs/results --workers 2 || exit 1; done
 
 joint: $(READY) ## train regime joint and sweep it (JOINT_TASKS=cola,rte; needs GLUE)
 	$(PY) tools/train_seeds.py --tasks $(JOINT_TASKS) --runs joint,joint_twin --seeds 0
