@@ -171,10 +171,8 @@ def test_the_committed_table_says_what_seeds_move() -> None:
     for regime in ("frozen", "shared_frozen"):
         assert f"Regime {regime}: points gained on the static twin at equal MACs, by seed" in titles
     shared = seed_spread(results.rows, results.averages, "shared_frozen")
-    assert {len(each.values) for each in shared.spreads} == {
-        3,
-        5,
-    }  # one training for all tasks, so all of them
+    counts = {len(each.values) for each in shared.spreads}
+    assert counts == {3, 5}  # of all tasks alike, since one training serves all
     assert not math.isnan(shared.of_mean("router", 0.5))
     assert "Regime joint: points lost, by seed" not in titles
     spread = seed_spread(results.rows, results.averages, "adaptive")
